@@ -1,0 +1,144 @@
+"""What a recipe's schema cannot say: that names are known, and that entries agree with each other.
+
+These look at the plain data, so that they find their mistakes beside those of the schema, not after them.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from precision.document import Document
+from precision.gates import Gate
+from precision.mistakes import Mistake, Path, nearest, path_text, shown, unknown_name
+
+Promise = tuple[str, str, str]
+"""What tells gates apart: metric, over, and side (min or max)."""
+
+_NAMES = (
+    ("model.name", "model"),
+    ("target.device", "card"),
+    ("cost.against.device", "card"),
+    ("schemes.*.weight", "format"),
+    ("schemes.*.activation", "format"),
+    ("gates.*.metric", "metric"),
+    ("gates.profile", "profile"),
+    ("gates.add.*.metric", "metric"),
+    ("gates.replace.*.metric", "metric"),
+)
+_SCHEME_NAMES = ("baseline", "space.*.allow.*", "cost.against.scheme")
+_WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers")
+
+
+def promise(gate: Gate) -> Promise:
+    """What tells a gate apart from the others of a recipe."""
+    return gate.metric, gate.over, "min" if gate.min is not None else "max"
+
+
+def names(document: Document, known: Mapping[str, Collection[str]]) -> Iterator[Mistake]:
+    """Find names that are not known: of models, cards, formats, metrics, profiles, and of the recipe's schemes."""
+    for pattern, noun in _NAMES:
+        for path, value in document.walk(*pattern.split(".")):
+            if isinstance(value, str) and value not in known[noun]:
+                yield Mistake(path, unknown_name(value, noun, known[noun]))
+    schemes = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
+    for pattern in _SCHEME_NAMES:
+        for path, value in document.walk(*pattern.split(".")):
+            if isinstance(value, str) and value not in schemes:
+                listing = ", ".join(schemes) or "none"
+                said = f"got {shown(value)}, must be one of this recipe's schemes ({listing}){nearest(value, schemes)}"
+                yield Mistake(path, said)
+
+
+def rules(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:
+    """Find entries that do not agree with each other."""
+    for path, version in document.walk("version"):
+        if version == 1 and type(version) is not int:
+            yield Mistake(path, f"got {shown(version)}, must be 1")
+    for pattern in _WITHOUT_REPEATS:
+        for path, entries in document.walk(*pattern.split(".")):
+            yield from _repeats(path, entries)
+    yield from _percentile(document)
+    yield from _gates(document, profiles)
+
+
+def _repeats(path: Path, entries: Any) -> Iterator[Mistake]:
+    if isinstance(entries, list):
+        for index, entry in enumerate(entries):
+            if entry in entries[:index]:
+                yield Mistake((*path, index), f"got {shown(entry)} a second time, must be listed once")
+
+
+def _percentile(document: Document) -> Iterator[Mistake]:
+    for path, section in document.walk("calibrate"):
+        if not isinstance(section, dict):
+            continue
+        method, percentile = section.get("method"), section.get("percentile")
+        if method == "percentile" and percentile is None:
+            yield Mistake((*path, "percentile"), "missing, must be given with method percentile; 99.99 is usual")
+        if method in ("amax", "mse") and percentile is not None:
+            said = f"got {shown(percentile)} with method {method}, must be left out or null there"
+            yield Mistake((*path, "percentile"), said)
+
+
+def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:
+    chosen = next((value for _, value in document.walk("gates", "profile")), None)
+    profile = [promise(gate) for gate in profiles.get(chosen, ())] if isinstance(chosen, str) else []
+    taken = dict.fromkeys(profile, f"profile {chosen}")
+    form = next((value for _, value in document.walk("gates")), None)
+    listed = list(document.walk("gates", "*")) if isinstance(form, list) else list(document.walk("gates", "add", "*"))
+    for path, entry in listed:
+        yield from _sides(path, entry)
+        key = _promise_of(entry)
+        if key is None:
+            continue
+        if key in taken:
+            change = "; change it under gates.replace" if taken[key].startswith("profile") else ""
+            yield Mistake(path, f"got {_named(key)} again, must be promised once ({taken[key]} has it){change}")
+        taken.setdefault(key, path_text(path))
+    seen: set[Promise] = set()
+    for path, entry in document.walk("gates", "replace", "*"):
+        yield from _sides(path, entry)
+        key = _promise_of(entry)
+        if key is None:
+            continue
+        if profile and key not in profile:
+            has = ", ".join(map(_named, profile))
+            yield Mistake(
+                path, f"got {_named(key)}, must be a gate of profile {chosen} ({has}); new gates go to gates.add"
+            )
+        if key in seen:
+            yield Mistake(path, f"got {_named(key)} again, must be replaced once")
+        seen.add(key)
+    yield from _bounds(document, {*taken, *seen})
+
+
+def _sides(path: Path, entry: Any) -> Iterator[Mistake]:
+    if isinstance(entry, dict):
+        given = [side for side in ("min", "max") if entry.get(side) is not None]
+        if len(given) != 1:
+            got = f"min {shown(entry['min'])} and max {shown(entry['max'])}" if given else "neither min nor max"
+            yield Mistake(path, f"got {got}, must set exactly one of min and max")
+
+
+def _bounds(document: Document, promises: Collection[Promise]) -> Iterator[Mistake]:
+    bounded = sorted({metric for metric, over, _ in promises if over in ("lower_bound", "upper_bound")})
+    for path, clips in document.walk("data", "held_back"):
+        if clips == 1 and bounded:
+            said = (
+                f"got 1, must be at least 2: one clip has no confidence bound, and the gate on {bounded[0]} asks for it"
+            )
+            yield Mistake(path, said)
+
+
+def _promise_of(entry: Any) -> Promise | None:
+    if not isinstance(entry, dict):
+        return None
+    metric, over = entry.get("metric"), entry.get("over", "mean")
+    sides = [side for side in ("min", "max") if entry.get(side) is not None]
+    if isinstance(metric, str) and isinstance(over, str) and len(sides) == 1:
+        return metric, over, sides[0]
+    return None
+
+
+def _named(key: Promise) -> str:
+    metric, over, side = key
+    return f"{metric} over {over} with {side}"

@@ -1,0 +1,209 @@
+"""Recipe: what to search, on which card, and what must still hold; read from YAML, with every mistake told at once."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from precision import checks
+from precision.blocks import known_formats
+from precision.document import Document, YamlError, dump
+from precision.gates import Gate
+from precision.mistakes import Mistake, RecipeError, shown
+from precision.policy import Scheme
+from precision.schema import plain, validate
+from precision.sections import (
+    CalibrateSection,
+    CostSection,
+    DataSection,
+    GateEntry,
+    GatesSection,
+    ModelSection,
+    RecipeFile,
+    Rule,
+    SchemeEntry,
+    SearchSection,
+    TargetSection,
+)
+
+__all__ = ["Known", "Recipe", "RecipeError", "load_recipe"]
+
+_LARGEST = 1 << 20  # characters; a recipe takes a few thousand
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The names a recipe may use, handed in by whoever holds the objects behind them."""
+
+    models: Collection[str]
+    devices: Collection[str]
+    metrics: Collection[str]
+    profiles: Mapping[str, Sequence[Gate]]
+    formats: Collection[str] = field(default_factory=known_formats)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe whose every name is known: what was written, and the schemes and gates it comes to."""
+
+    written: RecipeFile
+    """The file as it is written, with `--set` applied."""
+    schemes: tuple[Scheme, ...]
+    """Every scheme, in the order of the file."""
+    gates: tuple[Gate, ...]
+    """Every gate that must hold, a profile's included."""
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe, and of its study folder."""
+        return self.written.name
+
+    @property
+    def model(self) -> ModelSection:
+        """The voice model: name, checkpoint, config (paths as written)."""
+        return self.written.model
+
+    @property
+    def target(self) -> TargetSection:
+        """What the model is to run on: device."""
+        return self.written.target
+
+    @property
+    def data(self) -> DataSection:
+        """Numbers of clips: search, held_back; and audio, a folder as written."""
+        return self.written.data
+
+    @property
+    def calibrate(self) -> CalibrateSection:
+        """How activations are given a scale: method, and percentile with that method."""
+        return self.written.calibrate
+
+    @property
+    def baseline(self) -> Scheme:
+        """The scheme that is the yardstick."""
+        return self.scheme(self.written.baseline)
+
+    @property
+    def space(self) -> tuple[Rule, ...]:
+        """The rules of who may choose what; `precision.space.resolve_space` applies them."""
+        return self.written.space
+
+    @property
+    def search(self) -> SearchSection:
+        """How much is tried: minimize, candidates, evaluations, seed."""
+        return self.written.search
+
+    @property
+    def cost(self) -> CostSection:
+        """What a stream is priced at: against, streams, utilization, years; the defaults where the file is silent."""
+        return self.written.cost if self.written.cost is not None else CostSection()
+
+    @property
+    def cost_scheme(self) -> Scheme:
+        """The scheme that the card to compare with runs; the baseline where the file is silent."""
+        return self.scheme(self.cost.against.scheme or self.written.baseline)
+
+    def scheme(self, name: str) -> Scheme:
+        """Give a scheme by its name; KeyError where the recipe defines none."""
+        for scheme in self.schemes:
+            if scheme.name == name:
+                return scheme
+        raise KeyError(name)
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that the recipe comes to, defaults and a profile's gates included: 16 hexadecimal digits.
+
+        Paths count as they are written; where the recipe lies, its comments and its layout do not count.
+        """
+        written = asdict(self.written)
+        written["schemes"] = [scheme.to_dict() for scheme in self.schemes]
+        written["gates"] = [asdict(gate) for gate in self.gates]
+        written["cost"] = asdict(self.cost)
+        text = json.dumps(written, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        """Write the recipe so that `load_recipe` reads back an equal one; keys that hold their default are left out."""
+        return dump(plain(self.written))
+
+
+def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check all of it.
+
+    Args:
+        source: a Path is a file to read; a str is the YAML itself.
+        known: the names that may be used.
+        overrides: `key.path=value` as `--set` gives them, the value in YAML; applied in order.
+
+    Raises:
+        RecipeError: the file cannot be read, is not YAML, or holds mistakes: one message names them all, each with its
+            path, the value that was got, what must hold and the nearest known name.
+    """
+    label = str(source) if isinstance(source, Path) else "recipe"
+    document = _read(source, label)
+    document.override(overrides)
+    if not isinstance(document.data, dict):
+        hint = "; a file is named with a pathlib.Path" if isinstance(source, str) else ""
+        said = f"got {shown(document.data)}, must be a mapping of version, name, model and so on{hint}"
+        raise RecipeError(label, document.told([*document.mistakes, Mistake((), said)]))
+    written, mistakes = validate(document.data)
+    mistakes = [*document.mistakes, *mistakes]
+    # A value the schema has refused needs no second complaint.
+    refused = {mistake.path for mistake in mistakes}
+    names = {
+        "model": known.models,
+        "card": known.devices,
+        "metric": known.metrics,
+        "profile": known.profiles,
+        "format": known.formats,
+    }
+    mistakes += [m for m in checks.names(document, names) if m.path not in refused]
+    mistakes += [m for m in checks.rules(document, known.profiles) if m.path not in refused]
+    if mistakes or written is None:
+        raise RecipeError(label, document.told(mistakes))
+    schemes = tuple(_scheme(name, entry) for name, entry in written.schemes.items())
+    return Recipe(written, schemes, _gates(written.gates, known.profiles))
+
+
+def _read(source: str | Path, label: str) -> Document:
+    try:
+        text = source.read_text(encoding="utf-8-sig") if isinstance(source, Path) else source
+    except OSError as error:
+        raise RecipeError(label, [f"cannot be read: {error.strerror or error}"]) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(
+            label, [f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"]
+        ) from error
+    if len(text) > _LARGEST:
+        raise RecipeError(label, [f"got {len(text)} characters, must be at most {_LARGEST}; is this a recipe?"])
+    try:
+        return Document.parse(text)
+    except YamlError as error:
+        raise RecipeError(label, [f"not YAML: {error}"]) from error
+
+
+def _scheme(name: str, entry: SchemeEntry) -> Scheme:
+    return Scheme(
+        name=name,
+        weight=entry.weight,
+        activation=entry.activation,
+        accumulate=entry.accumulate,
+        fidelity=entry.fidelity,
+        weight_scale=entry.weight_scale,
+        activation_scale=entry.activation_scale,
+        levers=entry.levers,
+    )
+
+
+def _gate(entry: GateEntry) -> Gate:
+    return Gate(metric=entry.metric, over=entry.over, min=entry.min, max=entry.max)
+
+
+def _gates(written: tuple[GateEntry, ...] | GatesSection, profiles: Mapping[str, Sequence[Gate]]) -> tuple[Gate, ...]:
+    if isinstance(written, tuple):
+        return tuple(_gate(entry) for entry in written)
+    replaced = {checks.promise(_gate(entry)): _gate(entry) for entry in written.replace}
+    kept = [replaced.get(checks.promise(gate), gate) for gate in profiles[written.profile]]
+    return (*kept, *(_gate(entry) for entry in written.add))

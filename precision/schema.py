@@ -1,0 +1,113 @@
+"""Schema: the layout of a recipe, as JSON schema for editors and as the check of a file.
+
+`python -m precision.schema` writes recipes/recipe.schema.json.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from precision import mistakes
+from precision.mistakes import Mistake
+from precision.sections import RecipeFile
+
+_ADAPTER = TypeAdapter(RecipeFile)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON schema of a recipe, for editors: a title and a description on every key."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+
+
+def schema_text() -> str:
+    """The schema as its file holds it."""
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def validate(data: object) -> tuple[RecipeFile | None, list[Mistake]]:
+    """Check plain data against the layout: the file, or None and everything that is wrong."""
+    try:
+        return _ADAPTER.validate_python(data), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    listed = []
+    for item in found:
+        # The branch of a union and the mark of a key are pydantic's, not the recipe's.
+        path = tuple(step for step in item["loc"] if step not in ("<list>", "<profile>", "[key]"))
+        kind = item["type"]
+        if kind in ("missing", "missing_argument"):
+            said = "missing, must be given"
+        elif kind == "too_short" and item["input"]:
+            continue  # pydantic counts only the entries that passed; those that did not are told already
+        elif kind == "dataclass_type":
+            said = f"got {mistakes.shown(item['input'])}, must be a mapping with the keys {', '.join(keys_at(path))}"
+        elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = keys_at(path[:-1])
+            said = f"unknown key, must be one of {', '.join(known)}{mistakes.nearest(str(path[-1]), known)}"
+        else:
+            said = mistakes.explain(kind, item["msg"], item.get("ctx", {}), item["input"])
+        listed.append(Mistake(path, said))
+    return None, listed
+
+
+@functools.cache
+def _layout() -> dict[str, Any]:
+    return recipe_schema()
+
+
+def keys_at(path: mistakes.Path) -> tuple[str, ...]:
+    """The keys that may stand in the mapping at `path`; empty where the layout has no mapping of fixed keys there."""
+    schema = _layout()
+    nodes = [schema]
+    for step in path:
+        nodes = [_child(node, step) for node in _branches(schema, nodes)]
+        nodes = [node for node in nodes if node]
+    return tuple(key for node in _branches(schema, nodes) for key in node.get("properties", {}))
+
+
+def _branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for node in nodes:
+        if "$ref" in node:
+            found += _branches(schema, [schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]])
+        elif "oneOf" in node or "anyOf" in node:
+            found += _branches(schema, node.get("oneOf", []) + node.get("anyOf", []))
+        else:
+            found.append(node)
+    return found
+
+
+def _child(node: dict[str, Any], step: str | int) -> dict[str, Any]:
+    if isinstance(step, int):
+        return dict(node.get("items", {}))
+    named = node.get("properties", {}).get(step)
+    if named is None:
+        named = node.get("additionalProperties") or node.get("patternProperties", {}).get("^[a-z0-9_]+$") or {}
+    return dict(named) if isinstance(named, Mapping) else {}
+
+
+def plain(section: object) -> Any:
+    """A section as plain data, less the keys that hold their default."""
+    if dataclasses.is_dataclass(section) and not isinstance(section, type):
+        kept = {}
+        for key in dataclasses.fields(section):
+            value = getattr(section, key.name)
+            default = key.default_factory() if callable(key.default_factory) else key.default
+            if value != default:
+                kept[key.name] = plain(value)
+        return kept
+    if isinstance(section, Mapping):
+        return {key: plain(value) for key, value in section.items()}
+    return [plain(value) for value in section] if isinstance(section, tuple) else section
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/recipe.schema.json")
+    path.write_text(schema_text(), encoding="utf-8")
+    print(f"wrote {path}")

@@ -1,0 +1,210 @@
+"""RecipeFile: a recipe as it is written, section by section."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AllowInfNan, ConfigDict, Discriminator, Field, Strict, Tag
+
+from precision.gates import Over
+from precision.policy import Accumulate, Fidelity, Granularity, Lever, ScaleMode
+from precision.site import Op
+
+_FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=100)]
+Text = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, Strict(), Field(le=2**31 - 1)]
+Count = Annotated[Whole, Field(ge=1)]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """The voice model under search."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    name: Annotated[Text, Field(title="Model")]
+    """Name of a model, such as embedded or hifigan."""
+    checkpoint: Annotated[Text | None, Field(title="Checkpoint")] = None
+    """Path of the weights, where the model does not carry its own."""
+    config: Annotated[Text | None, Field(title="Configuration")] = None
+    """Path of the model's own configuration, where it needs one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSection:
+    """What the model is to run on."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    device: Annotated[Text, Field(title="Card")]
+    """A card of devices.yaml; the backend follows from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """The clips that a search hears, and those that judge it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    search: Annotated[Count, Field(title="Clips of the search")]
+    """Number of clips that calibrate and that damage is measured on."""
+    held_back: Annotated[Count, Field(title="Clips held back")]
+    """Number of clips the search does not see, on which the gates must hold."""
+    audio: Annotated[Text | None, Field(title="Folder of audio")] = None
+    """Folder of WAV or FLAC files to use in place of the model's own clips."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateSection:
+    """How the range of an activation is turned into a scale."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    method: Annotated[Literal["amax", "percentile", "mse"], Field(title="Method")]
+    """The largest magnitude, a percentile of the magnitudes, or the scale of least squared error."""
+    percentile: Annotated[Number | None, Field(title="Percentile", gt=0, le=100)] = None
+    """Percent of the magnitudes that the scale covers; with the method percentile, and only there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeEntry:
+    """How a site may compute."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    weight: Annotated[Text, Field(title="Weight format")]
+    """Format the weights are stored in."""
+    activation: Annotated[Text, Field(title="Activation format")]
+    """Format the activations arrive in."""
+    accumulate: Annotated[Accumulate, Field(title="Accumulator")] = "fp32"
+    """Format sums are kept in."""
+    fidelity: Annotated[Fidelity | None, Field(title="Math fidelity")] = None
+    """Passes of a Tensix multiplication; left out for targets without such a choice."""
+    weight_scale: Annotated[Granularity, Field(title="Weight scale")] = "channel"
+    """What one scale of a scaled weight format covers."""
+    activation_scale: Annotated[ScaleMode, Field(title="Activation scale")] = "static"
+    """Whether the scale of a scaled activation format is calibrated or taken from each tensor."""
+    levers: Annotated[tuple[Lever, ...], Field(title="Levers")] = ()
+    """What is done to the weights beforehand, at no cost at run time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which schemes the sites of a name and kind may choose from; the first rule that matches a site holds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    match: Annotated[Text, Field(title="Sites")]
+    """Name of a site, or a shell pattern of names; upper and lower case differ."""
+    allow: Annotated[tuple[Text, ...], Field(title="Schemes allowed", min_length=1)]
+    """Names of schemes."""
+    op: Annotated[Op | None, Field(title="Operation")] = None
+    """Only sites of this operation; left out for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateEntry:
+    """A promise: a metric over the clips is at least `min` or at most `max`; exactly one of the two."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    metric: Annotated[Text, Field(title="Metric")]
+    """Name of a metric."""
+    over: Annotated[Over, Field(title="Over the clips")] = "mean"
+    """The mean of the clips, the worst of them, or a one-sided 95 % confidence bound of the mean."""
+    min: Annotated[Number | None, Field(title="Minimum")] = None
+    """The least value that keeps the promise, in the metric's unit."""
+    max: Annotated[Number | None, Field(title="Maximum")] = None
+    """The greatest value that keeps the promise, in the metric's unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatesSection:
+    """A profile of gates, with changes."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    profile: Annotated[Text, Field(title="Profile")]
+    """Name of a profile, such as transparent."""
+    add: Annotated[tuple[GateEntry, ...], Field(title="Added gates")] = ()
+    """Gates the profile does not have."""
+    replace: Annotated[tuple[GateEntry, ...], Field(title="Replaced gates")] = ()
+    """New thresholds for gates of the profile: the same metric, over and side."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSection:
+    """How much is tried, and for what."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    minimize: Annotated[Literal["seconds"], Field(title="Minimize")]
+    """What is made small: seconds of the card per second of audio."""
+    candidates: Annotated[Count, Field(title="Candidates")]
+    """Number of policies the solver proposes in one round."""
+    evaluations: Annotated[Count, Field(title="Evaluations")]
+    """Number of policies that are built and heard, at most."""
+    seed: Annotated[Whole, Field(title="Seed", ge=0)]
+    """Seed of everything random."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstSection:
+    """What the cost is set against."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    device: Annotated[Text, Field(title="Card")] = "l40s"
+    """A card of devices.yaml."""
+    scheme: Annotated[Text | None, Field(title="Scheme")] = None
+    """Scheme every site runs there; left out for the baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostSection:
+    """What a stream of speech is priced at."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    against: Annotated[AgainstSection, Field(title="Against")] = field(default_factory=AgainstSection)
+    """The card and scheme to compare with."""
+    streams: Annotated[Count, Field(title="Streams")] = 32
+    """Streams served at once."""
+    utilization: Annotated[Number, Field(title="Utilization", gt=0, le=1)] = 0.7
+    """Share of the time that the card is at work."""
+    years: Annotated[Number, Field(title="Years", gt=0, le=100)] = 4.0
+    """Years over which the card is paid off."""
+
+
+def _gates_form(gates: object) -> str | None:
+    if isinstance(gates, list | tuple):
+        return "<list>"
+    return "<profile>" if isinstance(gates, Mapping | GatesSection) else None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """One search: a model, a card, what may be chosen, and what must still hold."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    version: Annotated[Literal[1], Field(title="Version")]
+    """Version of this layout."""
+    name: Annotated[Name, Field(title="Name")]
+    """Name of the recipe, and of its study folder."""
+    model: Annotated[ModelSection, Field(title="Model")]
+    """The voice model under search."""
+    target: Annotated[TargetSection, Field(title="Target")]
+    """What the model is to run on."""
+    data: Annotated[DataSection, Field(title="Data")]
+    """The clips that a search hears, and those that judge it."""
+    calibrate: Annotated[CalibrateSection, Field(title="Calibration")]
+    """How the range of an activation is turned into a scale."""
+    schemes: Annotated[dict[Name, SchemeEntry], Field(title="Schemes", min_length=1)] = field(hash=False)
+    """Ways to compute, each named once and used by name."""
+    baseline: Annotated[Text, Field(title="Baseline")]
+    """The scheme that is the yardstick."""
+    space: Annotated[tuple[Rule, ...], Field(title="Space", min_length=1)]
+    """Which site may choose what: the first rule that matches holds, every site matches one, every rule is used."""
+    gates: Annotated[
+        Annotated[tuple[GateEntry, ...], Field(title="Gates", min_length=1), Tag("<list>")]
+        | Annotated[GatesSection, Tag("<profile>")],
+        Field(title="Gates"),
+        Discriminator(_gates_form),
+    ]
+    """What must hold on the clips held back."""
+    search: Annotated[SearchSection, Field(title="Search")]
+    """How much is tried, and for what."""
+    cost: Annotated[CostSection | None, Field(title="Cost")] = None
+    """What a stream is priced at; left out for the defaults."""
