@@ -1,0 +1,37 @@
+# make demo   set up, then search the precision of the embedded voice on a Blackhole card (about 10 minutes)
+# make test   set up, then run the tests
+# make check  format, lint, types, direction of the rooms
+# make bench  every script in benchmarks/
+# make docs   regenerate what is generated: the recipe schema
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench docs clean
+
+demo: $(STAMP)
+	$(BIN)/precision-search run recipes/tts_blackhole.yaml --resume
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP)
+	$(BIN)/python -m precision.schema
+
+clean:
+	rm -rf $(VENV) build dist studies
+
+# One environment for everything, made again when what it holds changes.
+$(STAMP): pyproject.toml constraints.txt
+	sh tools/make-venv $(VENV)
+	touch $(STAMP)
