@@ -1,0 +1,59 @@
+"""Owners: which parameter or buffer of a module a tensor is, or is a view of."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A tensor found to be (a view of) a parameter or buffer."""
+
+    site: str
+    """Name of the site whose weight it is."""
+    whole: bool
+    """False for a slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: int
+    length: int
+    site: str
+    keeps: Tensor
+    """Held so that its memory cannot become another tensor's while this is known."""
+
+
+class Owners:
+    """The parameters and buffers of a module, by the storage they lie in.
+
+    A weight's site is the path of its module; where the module holds several matrices, `path#parameter`. A weight of
+    several modules belongs to the first in `named_modules()` order, an embedding table to the layer that multiplies
+    with it. Storage identifies a view also under `inference_mode`, where autograd keeps no record of it; a copy of a
+    weight (`.contiguous()` of a transpose, a change of type) is nobody's. A buffer counts as a constant of the model.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Index `module`; parameters replaced later are not known."""
+        self._spans: dict[int, list[_Span]] = {}
+        modules = sorted(module.named_modules(), key=lambda item: isinstance(item[1], nn.Embedding))
+        for path, owner in modules:
+            tensors = [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
+            matrices = [name for name, tensor in tensors if tensor.ndim >= 2]
+            for name, tensor in tensors:
+                plain = path and (name == "weight" or matrices == [name])
+                self._add(tensor, path if plain else f"{path}#{name}")
+
+    def find(self, tensor: Tensor) -> Owned | None:
+        """Give the owner of a tensor, or None for an activation."""
+        for span in self._spans.get(tensor.untyped_storage().data_ptr(), ()):
+            if span.start <= tensor.storage_offset() < span.start + span.length:
+                return Owned(span.site, tensor.numel() == span.length)
+        return None
+
+    def _add(self, tensor: Tensor, site: str) -> None:
+        address = tensor.untyped_storage().data_ptr()
+        # An empty or meta tensor has no address, and the first owner of a shared weight names it.
+        if address == 0 or self.find(tensor) is not None:
+            return
+        self._spans.setdefault(address, []).append(_Span(int(tensor.storage_offset()), tensor.numel(), site, tensor))
