@@ -1,0 +1,131 @@
+"""Perceptual: PESQ, STOI and ESTOI.
+
+PESQ is ITU-T P.862.2 / P.862.1 by the `pesq` package, whose C code restricts commercial use by a notice of its own;
+the ITU withdrew P.862 on 2024-01-05. Clips of other rates than 16 kHz pass through the one resampler of audio.py.
+STOI (Taal et al., IEEE TASLP 19(7), 2011) and ESTOI (Jensen and Taal, IEEE/ACM TASLP 24(11), 2016) are `pystoi`'s.
+All need finite clips of one length and a reference that is not silent, or raise `UndefinedScore`.
+"""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pystoi
+from pystoi.utils import resample_oct
+
+from audio_eval.audio import resample
+from audio_eval.clip import SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip, pair
+from audio_eval.pesq_process import PESQ_PROCESS
+
+PESQ_HZ = 16000
+PIECE_SECONDS = 30.0
+"""PESQ's C code overruns its tables beyond about 120 s or 50 utterances."""
+STOI_HZ = 10000
+SHORTEST_STOI_SECONDS = 0.4
+
+
+def _resampled(clip: Clip, rate: int) -> npt.NDArray[np.float32]:
+    return clip.once(("resampled", rate), lambda: resample(clip.samples, clip.sample_rate_hz, rate))
+
+
+def _pesq(reference: Clip, degraded: Clip, mode: str) -> float:
+    if degraded.peak < SILENT_PEAK:
+        raise UndefinedScore(f"the degraded clip is silent (peak {degraded.peak:.3g}): PESQ has no score for it")
+    rate = reference.sample_rate_hz if reference.sample_rate_hz == 8000 else PESQ_HZ
+    first, second = _resampled(reference, rate), _resampled(degraded, rate)
+    count = math.ceil(len(first) / (PIECE_SECONDS * rate))
+    edges = [len(first) * piece // count for piece in range(count + 1)]
+    scores = []
+    for start, stop in itertools.pairwise(edges):
+        try:
+            scores.append(PESQ_PROCESS.score(mode, rate, first[start:stop], second[start:stop]))
+        except UndefinedScore as fault:
+            raise UndefinedScore(f"{fault} (from {start / rate:.2f} s to {stop / rate:.2f} s)") from fault
+    if not np.all(np.isfinite(scores)):
+        raise UndefinedScore("PESQ gave NaN for these clips")
+    return float(np.mean(scores))
+
+
+def pesq_wb(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """Wide-band PESQ, MOS-LQO: 4.644 for identical clips, 1.043 at worst; higher is better.
+
+    Longer clips are cut into equal pieces of at most 30 s and their scores averaged.
+
+    Raises:
+        UndefinedScore: also for under 0.25 s, no utterance found, or a sample rate under 16 kHz.
+    """
+    first, second = pair(reference, degraded, sample_rate_hz)
+    if sample_rate_hz < PESQ_HZ:
+        raise UndefinedScore(f"wide-band PESQ needs 16 kHz or more, got {sample_rate_hz} Hz; use pesq_nb")
+    return _pesq(first, second, "wb")
+
+
+def pesq_nb(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """Narrow-band PESQ, MOS-LQO: 4.549 for identical clips, 1.017 at worst; 8 kHz stays 8 kHz, others go to 16."""
+    return _pesq(*pair(reference, degraded, sample_rate_hz), "nb")
+
+
+def pesq_change(
+    *, reference: Samples | Clip, degraded: Samples | Clip, natural: Samples | Clip, sample_rate_hz: int
+) -> float:
+    """PESQ of the degraded clip against the natural recording, minus that of the reference; wide band.
+
+    0 where the damage costs no quality a listener without the reference could tell; negative where it does. The
+    recording must have the length of the clips.
+    """
+    first, second = pair(reference, degraded, sample_rate_hz)
+    true = as_clip(natural, sample_rate_hz)
+    baseline = first.once(
+        ("pesq against", true), lambda: pesq_wb(reference=true, degraded=first, sample_rate_hz=sample_rate_hz)
+    )
+    return pesq_wb(reference=true, degraded=second, sample_rate_hz=sample_rate_hz) - baseline
+
+
+def _stoi(reference: Clip, degraded: Clip, *, extended: bool) -> float:
+    if reference.seconds < SHORTEST_STOI_SECONDS:
+        raise UndefinedScore(f"STOI needs at least 0.4 s of speech, got {reference.seconds:.3f} s")
+    first = reference.once("stoi samples", lambda: _resampled_for_stoi(reference))
+    second = degraded.once("stoi samples", lambda: _resampled_for_stoi(degraded))
+    # ESTOI draws noise of the size of rounding from the global generator: fix it, and leave no trace.
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            score = float(pystoi.stoi(first, second, STOI_HZ, extended=extended))
+    except RuntimeWarning as fault:
+        raise UndefinedScore(f"STOI has no score: {fault}; use a clip with more speech in it") from fault
+    finally:
+        np.random.set_state(state)
+    if not math.isfinite(score):
+        raise UndefinedScore("STOI gave NaN for these clips")
+    return score
+
+
+def _resampled_for_stoi(clip: Clip) -> npt.NDArray[np.float64]:
+    samples = clip.samples.astype(np.float64)
+    if clip.sample_rate_hz == STOI_HZ:
+        return samples
+    # pystoi's own resampler, as its published values depend on it; called here so that one result serves both.
+    resampled: npt.NDArray[np.float64] = resample_oct(samples, STOI_HZ, clip.sample_rate_hz)
+    return resampled
+
+
+def stoi(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """Short-time objective intelligibility, 1 for identical clips; higher is better, slightly negative is possible.
+
+    Raises:
+        UndefinedScore: also for less than about 0.4 s of speech.
+    """
+    return _stoi(*pair(reference, degraded, sample_rate_hz), extended=False)
+
+
+def estoi(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """Extended STOI, 1 for identical clips; spreads wider than STOI near the top.
+
+    Raises:
+        UndefinedScore: also for less than about 0.4 s of speech.
+    """
+    return _stoi(*pair(reference, degraded, sample_rate_hz), extended=True)

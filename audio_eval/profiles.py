@@ -1,0 +1,55 @@
+"""Profiles: named sets of gates.
+
+Thresholds are placed by what bf16 does to real vocoders, which nobody hears: `transparent` leaves room for about
+twice bf16's damage; `8bit` is what a good 8-bit deployment keeps. Guards are the same for both: they catch faults,
+not losses.
+"""
+
+from types import MappingProxyType
+
+from precision.gates import Gate
+
+BANDS = ("lsd_low_db", "lsd_mid_db", "lsd_high_db")
+
+GUARDS = (
+    Gate("finite", "worst", min=1.0),
+    Gate("length_samples", "worst", max=0.0),
+    Gate("lag_samples", "worst", max=0.0),
+    Gate("polarity", "worst", min=1.0),
+    Gate("gain_db", "worst", max=0.2),
+    Gate("dc", "worst", max=0.001),
+    Gate("clipping", "worst", max=0.0001),
+)
+
+TRANSPARENT = (
+    Gate("pesq_wb", "mean", min=4.40),
+    Gate("pesq_wb", "worst", min=4.20),
+    Gate("pesq_change", "lower_bound", min=-0.05),
+    Gate("estoi", "mean", min=0.995),
+    Gate("lsd_db", "mean", max=2.5),
+    *(Gate(band, "mean", max=3.0) for band in BANDS),
+    Gate("pause_excess_db", "mean", max=0.5),
+    Gate("group_delay_rad", "mean", max=0.16),
+    Gate("instantaneous_frequency_rad", "mean", max=0.16),
+    Gate("f0_cents", "mean", max=12.0),
+    Gate("voicing_error", "mean", max=0.015),
+    *GUARDS,
+)
+
+EIGHT_BIT = (
+    Gate("pesq_wb", "mean", min=4.00),
+    Gate("pesq_wb", "worst", min=3.75),
+    Gate("pesq_change", "lower_bound", min=-0.10),
+    Gate("estoi", "mean", min=0.985),
+    Gate("lsd_db", "mean", max=4.0),
+    *(Gate(band, "mean", max=4.5) for band in BANDS),
+    Gate("pause_excess_db", "mean", max=1.0),
+    Gate("group_delay_rad", "mean", max=0.25),
+    Gate("instantaneous_frequency_rad", "mean", max=0.25),
+    Gate("f0_cents", "mean", max=20.0),
+    Gate("voicing_error", "mean", max=0.05),
+    *GUARDS,
+)
+
+PROFILES: MappingProxyType[str, tuple[Gate, ...]] = MappingProxyType({"transparent": TRANSPARENT, "8bit": EIGHT_BIT})
+"""Gates by the name of their profile."""
