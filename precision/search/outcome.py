@@ -1,0 +1,154 @@
+"""Outcome: what a search tried, what it found, and why it stopped."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from precision.search.problem import Choice, Problem
+
+Stage = Literal["bracket", "safest", "neighbours", "lower", "swap", "prove", "repair"]
+"""What an evaluation was for: finding the budget, the fallback, the solutions next to it, changes of single sites that
+are likely to hold, exchanges of two, changes that only prove the rest, raising sites of a broken choice."""
+Reason = Literal["one_optimal", "cheapest", "evaluations", "unreachable", "repaired"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a choice did in the gates."""
+
+    kept: bool
+    """Whether every gate was kept."""
+    worst: float
+    """The largest relative excess over a gate's threshold, > 0 where it is broken; NaN where it has no value."""
+    ratio: Mapping[str, float] = field(default_factory=dict)
+    """Value by threshold of the metrics that have budgets; metrics may be missing."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A choice that was evaluated, and what was foretold of it."""
+
+    stage: Stage
+    choice: Choice
+    cost: float
+    predicted: Mapping[str, float]
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands after an evaluation."""
+
+    trial: Trial
+    spent: int
+    evaluations: int
+    """The most evaluations that the search may use."""
+    best: Trial | None
+    """The cheapest choice so far that was kept."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a search or a repair."""
+
+    best: Trial | None
+    """The cheapest choice that was kept; None where none was."""
+    tried: tuple[Trial, ...]
+    """Every choice evaluated, in order, each once."""
+    reason: Reason
+    """Why it stopped: nothing cheaper is one change away; the cheapest choice of all is kept; the evaluations are used
+    up; even the choice of least damage is broken; a broken choice was repaired."""
+    one_optimal: bool
+    """Every choice that lowers one site (or group) of the best was evaluated and broke, or damages more, in every
+    metric, than one at the same site that did."""
+
+    @property
+    def nearest(self) -> Trial | None:
+        """The choice that came nearest to keeping the gates, kept or not: what was reachable."""
+        return min(self.tried, key=lambda trial: (_excess(trial.evaluation), trial.cost, trial.choice), default=None)
+
+    @property
+    def message(self) -> str:
+        """One sentence for people, with the numbers."""
+        if self.best is not None:
+            cut = "; the evaluations are used up" if self.reason == "evaluations" else ""
+            return f"a choice of cost {self.best.cost:.6g} keeps every gate after {len(self.tried)} evaluations{cut}"
+        if self.nearest is None:
+            return "nothing was evaluated"
+        excess = 100.0 * self.nearest.evaluation.worst
+        why = "not even the choice of least damage does" if self.reason == "unreachable" else "evaluations are used up"
+        return (
+            f"none of {len(self.tried)} choices keeps every gate ({why}); the nearest, of cost "
+            f"{self.nearest.cost:.6g}, is {excess:.4g} % beyond its worst threshold"
+        )
+
+
+class OutOfEvaluations(Exception):  # noqa: N818 - the end of a search, not an error of it
+    """Raised inside a search when it may evaluate nothing more."""
+
+
+class Ledger:
+    """Evaluates every choice once, counts, and keeps the cheapest that was kept."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        evaluate: Callable[[Choice], Evaluation],
+        evaluations: int,
+        on_progress: Callable[[Progress], None] | None,
+        known: Mapping[Choice, Evaluation] | None,
+    ) -> None:
+        """Start empty; see `precision.search.driver.search` for the arguments."""
+        if evaluations < 1:
+            raise ValueError(f"a search needs at least 1 evaluation, got {evaluations}")
+        self._problem = problem
+        self._evaluate = evaluate
+        self._evaluations = evaluations
+        self._on_progress = on_progress
+        self._known = known or {}
+        self._trials: dict[Choice, Trial] = {}
+        self.best: Trial | None = None
+
+    @property
+    def tried(self) -> tuple[Trial, ...]:
+        """Every trial, in order."""
+        return tuple(self._trials.values())
+
+    @property
+    def left(self) -> int:
+        """How many evaluations may still be used."""
+        return self._evaluations - len(self._trials)
+
+    def ask(self, choice: Choice, stage: Stage) -> Trial:
+        """Give the trial of a choice, evaluating it if that has not been done.
+
+        What is known from an earlier run counts as an evaluation, so that a resumed search takes the same path.
+
+        Raises:
+            OutOfEvaluations: the choice is new and nothing is left.
+        """
+        if choice in self._trials:
+            return self._trials[choice]
+        if self.left <= 0:
+            raise OutOfEvaluations
+        evaluation = self._known[choice] if choice in self._known else self._evaluate(choice)
+        trial = Trial(stage, choice, self._problem.total_cost(choice), self._problem.predicted(choice), evaluation)
+        self._trials[choice] = trial
+        if evaluation.kept and (self.best is None or (trial.cost, _excess(evaluation), choice) < _rank(self.best)):
+            self.best = trial
+        if self._on_progress is not None:
+            self._on_progress(Progress(trial, len(self._trials), self._evaluations, self.best))
+        return trial
+
+    def outcome(self, reason: Reason, one_optimal: bool = False) -> Outcome:
+        """Close the ledger."""
+        return Outcome(self.best, self.tried, reason, one_optimal)
+
+
+def _rank(trial: Trial) -> tuple[float, float, Choice]:
+    return trial.cost, _excess(trial.evaluation), trial.choice
+
+
+def _excess(evaluation: Evaluation) -> float:
+    return math.inf if math.isnan(evaluation.worst) else evaluation.worst
