@@ -1,0 +1,44 @@
+"""Preparation: the prepared weights of a model, shared by all engines that compute with them."""
+
+import torch
+
+from backends.base import Arithmetic, Prepared
+from precision.policy import Scheme
+from voice.site_call import SiteCall
+
+
+class Preparation:
+    """A cache of prepared weights by (site, scheme); the model's weights must not change while it lives."""
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self.arithmetic = arithmetic
+        self._held: dict[tuple[str, Scheme], Prepared] = {}
+
+    def __len__(self) -> int:
+        """Count what is held."""
+        return len(self._held)
+
+    def prepared(self, call: SiteCall, scheme: Scheme) -> Prepared:
+        """Prepare the call's weight, or give what an earlier call prepared.
+
+        Raises:
+            TypeError: an operand is not float32.
+            ValueError: the weight has another shape than at the site's first call.
+        """
+        for operand, values in (("input", call.x), ("weight", call.weight)):
+            if values.dtype != torch.float32:
+                raise TypeError(
+                    f"site {call.site}: {operand} must be float32, got {values.dtype}; load the model in float32"
+                )
+        if call.is_product:
+            return self.arithmetic.prepare(call, scheme)
+        key = (call.site, scheme)
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = self.arithmetic.prepare(call, scheme)
+        elif held.weight is not None and held.weight.shape != call.weight.shape:
+            raise ValueError(
+                f"site {call.site}: weight was {tuple(held.weight.shape)} and is {tuple(call.weight.shape)} now; one"
+                " Preparation serves one model"
+            )
+        return held

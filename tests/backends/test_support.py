@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+
+from backends.hopper.backend import HopperBackend
+from backends.hopper.support import route
+from backends.tenstorrent.backend import TenstorrentBackend
+from precision.blocks import known_formats
+from precision.policy import FIDELITIES, Scheme
+from precision.site import Site
+
+LINEAR = Site("ff", "linear", (64, 32), 32, 64, 100.0)
+CONV = Site("conv", "conv1d", (64, 32, 3), 96, 64, 100.0, kernel=3)
+UP = Site("up", "conv_transpose1d", (64, 32, 8), 128, 32, 100.0, kernel=8)
+PRODUCT = Site("attention#qk", "matmul", (), 16, 64, 100.0)
+TENSIX = Scheme("t", "bfp8_b", "bf16", fidelity="lofi")
+FP8 = Scheme("f", "fp8_e4m3", "fp8_e4m3")
+WORMHOLE, BLACKHOLE, HOPPER = TenstorrentBackend("wormhole"), TenstorrentBackend("blackhole"), HopperBackend()
+
+
+@pytest.mark.parametrize("site", [LINEAR, CONV, UP, PRODUCT])
+@pytest.mark.parametrize("fmt", ["bf16", "bfp8_b", "bfp4_b", "fp32"])
+def test_blackhole_takes_what_ttnn_stores(site, fmt):
+    for fidelity in FIDELITIES:
+        assert BLACKHOLE.refuses(site, replace(TENSIX, weight=fmt, fidelity=fidelity)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "site", "reason"),
+    [
+        ({"weight": "bfp2_b"}, LINEAR, "no bfp2_b; use bfp4_b"),
+        ({"weight": "fp8_e4m3"}, LINEAR, "use bfp8_b"),
+        ({"activation": "int8"}, PRODUCT, "use bfp8_b"),
+        ({"activation": "bfp4_b"}, CONV, "convolutions take"),
+        ({"fidelity": None}, LINEAR, "fidelity missing"),
+        ({"levers": ("fidelity_rounding",), "fidelity": "hifi2"}, LINEAR, "drop the lever, or use lofi"),
+        ({"levers": ("fidelity_rounding",), "weight": "bfp4_b"}, LINEAR, "reads all bits of bfp4_b"),
+        ({"levers": ("gain_folding",), "fidelity": "hifi3"}, LINEAR, "drop the lever"),
+        ({"levers": ("gain_folding",), "fidelity": "hifi2", "activation": "bfp8_b"}, LINEAR, "drop the lever"),
+    ],
+)
+def test_tenstorrent_says_why_not_and_what_instead(changes, site, reason):
+    for backend in (WORMHOLE, BLACKHOLE):
+        assert reason in (backend.refuses(site, replace(TENSIX, **changes)) or "")
+
+
+def test_only_wormhole_refuses_hifi4_with_fp32_sums():
+    scheme = replace(TENSIX, fidelity="hifi4")
+    assert "use hifi3" in (WORMHOLE.refuses(LINEAR, scheme) or "")
+    assert WORMHOLE.refuses(LINEAR, replace(scheme, accumulate="bf16")) is None
+    assert BLACKHOLE.refuses(LINEAR, scheme) is None
+
+
+def test_weights_do_not_matter_where_there_are_none():
+    scheme = replace(TENSIX, weight="bfp2_b", levers=("fidelity_rounding",), fidelity="hifi2")
+    assert BLACKHOLE.refuses(PRODUCT, scheme) is None
+    assert HOPPER.refuses(PRODUCT, replace(FP8, weight="int8", levers=("gain_folding",))) is None
+
+
+@pytest.mark.parametrize("site", [LINEAR, CONV, PRODUCT])
+def test_hopper_takes_fp8_where_tensorrt_does(site):
+    assert HOPPER.refuses(site, FP8) is None
+    assert route(site, FP8) == "tensorrt"
+
+
+@pytest.mark.parametrize("fmt", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("site", [LINEAR, CONV, UP, PRODUCT])
+def test_hopper_takes_every_wide_format_everywhere(site, fmt):
+    assert HOPPER.refuses(site, replace(FP8, weight=fmt, activation=fmt)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "site", "reason"),
+    [
+        ({"fidelity": "lofi"}, LINEAR, "leave fidelity out"),
+        ({"accumulate": "bf16"}, LINEAR, "use accumulate fp32"),
+        ({"levers": ("gain_folding",)}, LINEAR, "drop them"),
+        ({"weight": "bfp8_b"}, LINEAR, "use fp8_e4m3"),
+        ({"weight": "bf16"}, LINEAR, "both in FP8"),
+        ({"weight": "bf16", "activation": "fp16"}, LINEAR, "operands must agree"),
+        ({"weight": "fp8_e5m2", "activation": "bf16"}, LINEAR, "TensorRT has no E5M2"),
+        ({"weight": "fp8_e5m2", "activation": "fp8_e5m2"}, LINEAR, "one E5M2 operand at most"),
+        ({"activation": "fp8_e5m2"}, PRODUCT, "one E5M2 operand at most"),
+        ({"activation": "fp8_e5m2"}, CONV, "no convolutions"),
+        ({"activation": "fp8_e5m2"}, replace(LINEAR, k=30), "multiples of 16"),
+        ({}, UP, "no FP8 transposed convolution"),
+        ({}, replace(LINEAR, n=1), "matrix-vector"),
+        ({}, replace(CONV, groups=2), "no groups"),
+        ({}, replace(CONV, weight_shape=(64, 16, 3)), "input channels"),
+        ({}, replace(CONV, weight_shape=(40, 32, 3)), "output channels"),
+        ({}, replace(CONV, kernel=33), "at most 32 taps"),
+    ],
+)
+def test_hopper_says_why_not_and_what_instead(changes, site, reason):
+    assert reason in (HOPPER.refuses(site, replace(FP8, **changes)) or "")
+
+
+def test_e5m2_runs_as_a_plain_gemm():
+    scheme = replace(FP8, activation="fp8_e5m2")
+    assert HOPPER.refuses(LINEAR, scheme) is None
+    assert route(LINEAR, scheme) == "gemm"
+
+
+def test_every_known_format_gets_an_answer():
+    for fmt in known_formats():
+        for backend, scheme in ((BLACKHOLE, TENSIX), (HOPPER, FP8)):
+            for operand in ("weight", "activation"):
+                reason = backend.refuses(LINEAR, replace(scheme, **{operand: fmt}))
+                assert reason is None or ": " in reason
