@@ -1,6 +1,5 @@
 """Gate and Verdict: a promise about a metric, and whether it was kept."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 

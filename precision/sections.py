@@ -52,6 +52,8 @@ class DataSection:
     """Number of clips the search does not see, on which the gates must hold."""
     audio: Annotated[Text | None, Field(title="Folder of audio")] = None
     """Folder of WAV or FLAC files to use in place of the model's own clips."""
+    seconds: Annotated[Number | None, Field(title="Seconds of a clip", ge=0.5)] = None
+    """Longest part of each recording that is used, from its beginning; all of it where left out."""
 
 
 @dataclass(frozen=True, slots=True)

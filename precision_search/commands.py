@@ -1,0 +1,215 @@
+"""Commands: each does what its name says and gives data and text; printing is main's."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audio_eval.audio import AudioFileError
+from precision.blocks import format_named, known_formats, stored_bits
+from precision.recipe import Recipe, RecipeError
+from precision.study import LOG, Study, StudyError
+from precision_search.progress import Progress
+from precision_search.results import read_policy, write_results
+from precision_search.run import Heard, calibrated, hear
+from precision_search.run import run as run_setting
+from precision_search.table import table
+from precision_search.wire import Setting, SetupError, make_setting, read_recipe, study_header
+from precision_search.wire import devices as cards
+from precision_search.workers import WorkerError, Workers
+from voice.checkpoint import CheckpointError
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out as it was typed."""
+
+
+INPUT_ERRORS = (RecipeError, SetupError, CheckpointError, AudioFileError, StudyError, WorkerError, CommandError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: for programs, and for people."""
+
+    data: dict[str, Any]
+    text: str
+
+
+def run(
+    source: str, overrides: Sequence[str], out: Path | None, *, resume: bool, workers: int, progress: Progress
+) -> Answer:
+    """Search a recipe; the study's summary."""
+    begun = time.monotonic()
+    recipe = read_recipe(source, overrides)
+    folder = out if out is not None else Path("studies") / recipe.name
+    there = (folder / LOG).exists()
+    if there and not resume:
+        raise CommandError(
+            f"{folder}: there is a study already; go on with it by --resume, or name another folder by --out"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"{folder}: is a file, and a study is a folder; name another by --out")
+    if not there and folder.is_dir() and any(folder.iterdir()):
+        raise CommandError(f"{folder}: is not empty and holds no study; name another folder by --out")
+    setting = make_setting(recipe)
+    progress.say(describe(setting))
+    header = study_header(setting)
+    with Study.open(folder, header) if there else Study.create(folder, header) as study:
+        found = run_setting(setting, study, progress, workers)
+        summary = write_results(setting, study, found, time.monotonic() - begun)
+    page = _write_report(folder)
+    return Answer(summary, f"{table(summary)}\n\n  {page}")
+
+
+def describe(setting: Setting) -> str:
+    """One line on what is about to be searched."""
+    options = sum(len(schemes) for schemes in setting.space.values()) - len(setting.refused)
+    return (
+        f"{setting.recipe.name}: {setting.voice.name} on {setting.device.title}, {len(setting.sites)} sites that are"
+        f" {setting.discovery.covered_share:.1%} of the MACs, {options} options,"
+        f" {len(setting.search_clips)} clips to search with, {len(setting.held_back_clips)} held back"
+    )
+
+
+def check(source: str, overrides: Sequence[str]) -> Answer:
+    """Everything that can be known of a recipe without running it."""
+    setting = make_setting(read_recipe(source, overrides))
+    lines = [describe(setting)]
+    for (site, scheme), reason in setting.refused.items():
+        lines.append(f"  refused   {site} as {scheme}: {reason}")
+    for site, reason in setting.protected.items():
+        lines.append(f"  protected {site}: {reason}")
+    lines.append(f"  nothing wrong; run it with: precision-search run {source}")
+    data = {
+        "recipe": setting.recipe.name,
+        "recipe_digest": setting.recipe.digest,
+        "sites": len(setting.sites),
+        "covered_mac_share": setting.discovery.covered_share,
+        "space": {site: [scheme.name for scheme in schemes] for site, schemes in setting.space.items()},
+        "refused": [{"site": site, "scheme": scheme, "why": why} for (site, scheme), why in setting.refused.items()],
+        "protected": dict(setting.protected),
+    }
+    return Answer(data, "\n".join(lines))
+
+
+def sites(source: str, overrides: Sequence[str]) -> Answer:
+    """The sites of a recipe's model."""
+    setting = make_setting(read_recipe(source, overrides))
+    total = setting.discovery.total_macs_per_second
+    rows = [
+        {
+            "name": site.name,
+            "op": site.op,
+            "weight_shape": list(site.weight_shape),
+            "k": site.k,
+            "n": site.n,
+            "groups": site.groups,
+            "macs_per_second": site.macs_per_second,
+            "mac_share": site.macs_per_second / total,
+        }
+        for site in setting.sites
+    ]
+    lines = [f"{'site':44} {'op':17} {'weight':>18} {'K':>6} {'N':>6} {'MMAC/s':>9} {'share':>7}"]
+    lines += [
+        f"{site.name:44} {site.op:17} {'x'.join(map(str, site.weight_shape)) or '-':>18} {site.k:6} {site.n:6}"
+        f" {site.macs_per_second / 1e6:9.3f} {site.macs_per_second / total:7.2%}"
+        for site in setting.sites
+    ]
+    share = setting.discovery.covered_share
+    lines.append(f"{len(rows)} sites, {share:.2%} of {total / 1e6:.1f} million MACs per second of audio")
+    lines += [f"  outside: {path} {part:.2%}" for path, part in setting.discovery.uncovered]
+    return Answer({"sites": rows, "covered_mac_share": share, "macs_per_second": total}, "\n".join(lines))
+
+
+def formats() -> Answer:
+    """The number formats."""
+    rows = [
+        {"name": name, "stored_bits": stored_bits(name), "definition": repr(format_named(name))}
+        for name in known_formats()
+    ]
+    lines = [f"{'format':12} {'bits':>6}  definition"]
+    lines += [f"{row['name']:12} {row['stored_bits']:6g}  {row['definition']}" for row in rows]
+    return Answer({"formats": rows}, "\n".join(lines))
+
+
+def devices() -> Answer:
+    """The cards."""
+    rows = []
+    lines = [f"{'card':11} {'backend':12} {'memory GB/s':>12} {'W':>5} {'price USD':>20}  rates in TFLOPS"]
+    for name, card in cards().items():
+        figures = {key: figure.to_dict() for key, figure in card.figures().items()}
+        rows.append({"name": name, "title": card.title, "backend": card.backend, "figures": figures})
+        rates = ", ".join(f"{key} {figure.value:g}" for key, figure in card.rates_tflops.items())
+        price = "-" if card.price_usd is None else f"{card.price_usd.low:g} to {card.price_usd.high:g}"
+        backend, memory = card.backend or "(baseline)", card.memory_gb_per_s.value
+        lines.append(f"{name:11} {backend:12} {memory:12g} {card.power_w.value:5g} {price:>20}  {rates}")
+    lines.append("every figure's source and doubt: precision-search devices --json")
+    return Answer({"devices": rows}, "\n".join(lines))
+
+
+def evaluate(folder: Path, policy_path: Path | None) -> Answer:
+    """Hear a policy of a study again, on the clips held back."""
+    recipe = _recipe_of(folder)
+    setting = make_setting(recipe)
+    path = policy_path or folder / "policy.yaml"
+    try:
+        policy = read_policy(setting, path)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    calibration = calibrated(setting, Progress(quiet=True))
+    with Workers(setting, calibration, 1) as crew:
+        heard = hear(setting, crew, policy, "held_back", whole=True)
+    return Answer(_verdicts(policy.digest, heard), _verdict_text(heard))
+
+
+def _verdicts(digest: str, heard: Heard) -> dict[str, Any]:
+    return {
+        "policy_digest": digest,
+        "verdict": "kept" if heard.kept else "broken",
+        "gates": [
+            {
+                "metric": verdict.gate.metric,
+                "over": verdict.gate.over,
+                "threshold": verdict.gate.threshold,
+                "value": verdict.value if verdict.value == verdict.value else None,
+                "kept": verdict.kept,
+            }
+            for verdict in heard.verdicts
+        ],
+    }
+
+
+def _verdict_text(heard: Heard) -> str:
+    lines = [f"{'gate':30} {'over':12} {'threshold':>11} {'value':>10}"]
+    for verdict in heard.verdicts:
+        sign = ">=" if verdict.gate.min is not None else "<="
+        lines.append(
+            f"{verdict.gate.metric:30} {verdict.gate.over:12} {sign + format(verdict.gate.threshold, 'g'):>11}"
+            f" {verdict.value:10.4g}{'' if verdict.kept else '  BROKEN'}"
+        )
+    lines.append("every gate kept" if heard.kept else "GATES BROKEN")
+    return "\n".join(lines)
+
+
+def report(folder: Path) -> Answer:
+    """Write a study's report again."""
+    try:
+        page = _write_report(folder)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return Answer({"report": str(page)}, str(page))
+
+
+def _write_report(folder: Path) -> Path:
+    # Late: it is the only thing that needs matplotlib, a second to import.
+    from precision_search.report.page import write_report
+
+    return write_report(folder)
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise CommandError(f"{folder}: holds no finished study (there is no recipe.yaml); finish it with run --resume")
+    return read_recipe(str(path), ())

@@ -1,0 +1,242 @@
+"""Results: what a finished run leaves in its study folder beside the log."""
+
+import json
+import math
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audio_eval.audio import write_wav
+from backends.emulation.audition import excess
+from backends.money import Accounting, compare
+from backends.serving import serve
+from precision.candidate import numbers
+from precision.gates import Verdict
+from precision.policy import Policy
+from precision.shares import shares
+from precision.study import Study, write_atomic
+from precision_search.run import Found
+from precision_search.wire import Setting, devices, study_header
+
+PACKAGES = ("precision-search", "torch", "numpy", "scipy", "librosa", "pesq", "pystoi", "soxr")
+
+
+def write_results(setting: Setting, study: Study, found: Found, seconds: float) -> dict[str, Any]:
+    """Write policy, tables, samples and summary; give the summary."""
+    folder = study.folder
+    write_atomic(folder / "recipe.yaml", setting.recipe.to_yaml())
+    write_atomic(folder / "policy.yaml", policy_text(setting, found.policy))
+    write_atomic(folder / "sites.json", _json(_sites(setting)))
+    write_atomic(folder / "damage.json", _json(_damage(setting, study, found)))
+    _write_samples(setting, found, folder / "samples")
+    summary = _summary(setting, study, found, seconds)
+    write_atomic(folder / "summary.json", _json(summary))
+    return summary
+
+
+def policy_text(setting: Setting, policy: Policy) -> str:
+    """The policy as YAML: no date, no duration, so that the same policy is the same file."""
+    used = {
+        scheme.name: scheme.to_dict() for scheme in setting.recipe.schemes if scheme in dict(policy.schemes).values()
+    }
+    for scheme in used.values():
+        del scheme["name"]
+    data = {
+        "recipe": setting.recipe.name,
+        "recipe_digest": setting.recipe.digest,
+        "model": setting.voice.name,
+        "device": setting.device.name,
+        "policy_digest": policy.digest,
+        "schemes": used,
+        "sites": {site: scheme.name for site, scheme in policy.schemes},
+    }
+    return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
+
+
+def read_policy(setting: Setting, path: Path) -> Policy:
+    """Read a policy of this setting's recipe; ValueError naming every site and scheme that does not fit."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    named = data.get("sites") if isinstance(data, dict) else None
+    if not isinstance(named, dict):
+        raise ValueError(f"{path}: a policy file has a mapping of `sites` to schemes")
+    known = {scheme.name: scheme for scheme in setting.recipe.schemes}
+    sites = [site.name for site in setting.sites]
+    mistakes = [f"{site}: the model has no such site" for site in named if site not in sites]
+    mistakes += [f"{site}: has no scheme" for site in sites if site not in named]
+    mistakes += [
+        f"{site}: {scheme!r} is no scheme of the recipe, which has {', '.join(known)}"
+        for site, scheme in named.items()
+        if scheme not in known
+    ]
+    mistakes += [
+        f"{site}: {setting.device.name} refuses {scheme}: {setting.refused[site, scheme]}"
+        for site, scheme in named.items()
+        if (site, scheme) in setting.refused
+    ]
+    if mistakes:
+        raise ValueError(f"{path}: {len(mistakes)} mistakes\n  " + "\n  ".join(mistakes))
+    return Policy(tuple((site, known[named[site]]) for site in sites))
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def _sites(setting: Setting) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": site.name,
+            "op": site.op,
+            "weight_shape": list(site.weight_shape),
+            "k": site.k,
+            "n": site.n,
+            "groups": site.groups,
+            "rows_per_second": site.rows_per_second,
+            "macs_per_second": site.macs_per_second,
+        }
+        for site in setting.sites
+    ]
+
+
+def _damage(setting: Setting, study: Study, found: Found) -> dict[str, Any]:
+    problem = found.problem
+    rows = []
+    for index, site in enumerate(setting.sites):
+        options = []
+        for scheme in setting.space[site.name]:
+            refused = setting.refused.get((site.name, scheme.name))
+            damage = study.damage(site.name, scheme) or {}
+            column = problem.options[index].index(scheme.name)
+            cost = float(problem.cost[index, column])
+            options.append(
+                {
+                    "scheme": scheme.name,
+                    "refused": refused,
+                    "damage": numbers(damage),
+                    "seconds": cost if math.isfinite(cost) else None,
+                }
+            )
+        rows.append(
+            {
+                "name": site.name,
+                "op": site.op,
+                "macs_per_second": site.macs_per_second,
+                "weight_elements": site.weight_elements,
+                "options": options,
+            }
+        )
+    chosen = {site: scheme.name for site, scheme in found.policy.schemes}
+    return {"metrics": list(problem.metrics), "sites": rows, "chosen": chosen}
+
+
+def _write_samples(setting: Setting, found: Found, folder: Path) -> None:
+    rate = setting.voice.sample_rate_hz
+    for kind in ("reference", "candidate"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for clip, reference, candidate in zip(setting.held_back_clips, found.references, found.rendered, strict=True):
+        write_wav(folder / "reference" / f"{clip.name}.wav", reference, rate)
+        write_wav(folder / "candidate" / f"{clip.name}.wav", candidate, rate)
+
+
+def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> dict[str, Any]:
+    recipe = setting.recipe
+    part = shares(
+        setting.sites,
+        found.policy,
+        macs_per_second=setting.discovery.total_macs_per_second,
+        parameters=setting.parameters,
+    )
+    kept = found.heard.kept and found.outcome.best is not None
+    yardstick = {verdict.gate: verdict.value for verdict in found.baseline.verdicts}
+    return {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "model": setting.voice.name,
+        "device": setting.device.name,
+        "backend": setting.backend.name,
+        "arithmetic": setting.backend.arithmetic.name,
+        "verdict": "kept" if kept else "broken",
+        "message": found.outcome.message,
+        "policy_digest": found.policy.digest,
+        "lofi_mac_share": part.lofi_macs,
+        "bfp8_weight_share": part.bfp8_weights,
+        "fp8_mac_share": part.fp8_macs,
+        "gates": [_gate_line(verdict, yardstick.get(verdict.gate)) for verdict in found.heard.verdicts],
+        "unjudged": [
+            {"metric": left.gate.metric, "over": left.gate.over, "reason": left.reason} for left in found.bench.unjudged
+        ],
+        "evaluations": found.evaluations,
+        "repairs": found.repairs,
+        "one_optimal": found.outcome.one_optimal and found.repairs == 0,
+        "stopped": found.outcome.reason,
+        "seconds": round(seconds, 1),
+        "sites": len(setting.sites),
+        "covered_mac_share": setting.discovery.covered_share,
+        "left_high": _left_high(setting, study, found),
+        "against": f"{recipe.cost.against.device} in {recipe.cost_scheme.name}",
+        "cost": _cost(setting, found.policy),
+        "clips": {"search": len(setting.search_clips), "held_back": len(setting.held_back_clips)},
+        "seed": recipe.search.seed,
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+        "digests": {key: value for key, value in study_header(setting).items() if key in ("weights", "clips", "code")},
+    }
+
+
+def _gate_line(verdict: Verdict, baseline: float | None) -> dict[str, Any]:
+    return {
+        "metric": verdict.gate.metric,
+        "over": verdict.gate.over,
+        "side": "min" if verdict.gate.min is not None else "max",
+        "threshold": verdict.gate.threshold,
+        "value": _plain(verdict.value),
+        "margin": _plain(verdict.margin),
+        "kept": verdict.kept,
+        "bf16_value": _plain(baseline),
+    }
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _cost(setting: Setting, policy: Policy) -> dict[str, Any]:
+    """What a stream costs under the policy, and on the card that it is set against."""
+    recipe = setting.recipe
+    against = devices()[recipe.cost.against.device]
+    uniform = Policy.uniform([site.name for site in setting.sites], recipe.cost_scheme)
+    candidate = serve(setting.device, setting.sites, policy, label=recipe.name, utilization=recipe.cost.utilization)
+    baseline = serve(
+        against, setting.sites, uniform, label=recipe.cost_scheme.name, utilization=recipe.cost.utilization
+    )
+    return compare(candidate, baseline, Accounting(years=recipe.cost.years)).to_dict()
+
+
+def _left_high(setting: Setting, study: Study, found: Found) -> list[dict[str, str]]:
+    """Of every site that has a cheaper scheme than its own: what came of trying it."""
+    problem = found.problem
+    names = [scheme.name for scheme in setting.recipe.schemes]
+    tried = {tuple(c.policy.items()): c for c in study.candidates("search")}
+    own = {site: scheme.name for site, scheme in found.policy.schemes}
+    left = []
+    for row, site in enumerate(setting.sites):
+        current = names.index(own[site.name])
+        cheaper = [names[i] for i in range(len(names)) if problem.cost[row, i] < problem.cost[row, current]]
+        if site.name in setting.protected:
+            left.append({"site": site.name, "scheme": own[site.name], "why": setting.protected[site.name]})
+        elif cheaper:
+            reasons = [_why_not(scheme, tried.get(tuple((own | {site.name: scheme}).items()))) for scheme in cheaper]
+            left.append({"site": site.name, "scheme": own[site.name], "why": "; ".join(reasons)})
+    return left
+
+
+def _why_not(scheme: str, candidate: Any) -> str:
+    if candidate is None:
+        return f"{scheme} was not tried here: it damages more than what was"
+    broken = [verdict for verdict in candidate.gates if not verdict.kept]
+    if not broken:
+        return f"{scheme} keeps the gates on the search clips"
+    worst = max(broken, key=excess)
+    return f"{scheme} breaks {worst.gate.metric} ({worst.gate.over}) by {-worst.margin:.3g}"

@@ -1,0 +1,252 @@
+"""Wire: names of a recipe to the objects behind them, in the one place where all rooms meet."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from audio_eval.audio import AudioFileError, read_folder, resample
+from audio_eval.profiles import PROFILES
+from audio_eval.suite import METRICS
+from backends.base import Backend
+from backends.devices import Device, load_devices
+from backends.hopper.backend import HopperBackend
+from backends.tenstorrent.backend import TenstorrentBackend
+from precision.policy import Scheme
+from precision.recipe import Known, Recipe, load_recipe
+from precision.site import Site
+from precision.space import resolve_space
+from voice.checkpoint import CheckpointError, content_digest
+from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.hifigan import HifiganVoice
+from voice.model import Clip, Voice
+from voice.sites import Discovery, discover
+
+ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
+
+
+class SetupError(ValueError):
+    """Something that a recipe names cannot be had; the message says what to do."""
+
+
+def _embedded(recipe: Recipe) -> Voice:
+    if recipe.data.audio is not None:
+        raise SetupError("data.audio: the embedded voice speaks its own sentences; leave it out, or name a vocoder")
+    return EmbeddedVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+
+
+def _hifigan(recipe: Recipe) -> Voice:
+    if recipe.model.checkpoint is None:
+        raise SetupError(
+            "model.checkpoint: hifigan needs one, and none was named; add --set model.checkpoint=PATH (a generator's"
+            " checkpoint, its config.json beside it)"
+        )
+    return HifiganVoice.load(Path(recipe.model.checkpoint), Path(recipe.model.config) if recipe.model.config else None)
+
+
+MODELS: Mapping[str, Callable[[Recipe], Voice]] = {"embedded": _embedded, "hifigan": _hifigan}
+
+
+def known_names() -> Known:
+    """Every name that a recipe may use."""
+    return Known(models=tuple(MODELS), devices=targets(), metrics=tuple(METRICS), profiles=PROFILES)
+
+
+@cache
+def devices() -> Mapping[str, Device]:
+    """The cards of devices.yaml, by name."""
+    return load_devices()
+
+
+def targets() -> tuple[str, ...]:
+    """Cards that a recipe may name: those with a backend, and those to compare with."""
+    return tuple(devices())
+
+
+def packaged_recipes() -> tuple[str, ...]:
+    """Names of the recipes that the package brings."""
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in files("recipes").iterdir() if entry.name.endswith(".yaml"))
+    )
+
+
+def read_recipe(source: str, overrides: Sequence[str]) -> Recipe:
+    """Read a recipe from a path, or one that the package brings by its name.
+
+    Raises:
+        SetupError: there is neither such a file nor such a recipe.
+        RecipeError: the recipe has mistakes.
+    """
+    path = Path(source)
+    if not path.is_file():
+        if source not in packaged_recipes():
+            brought = ", ".join(packaged_recipes())
+            raise SetupError(f"{source}: no such file, and no recipe of that name; the package brings {brought}")
+        path = Path(str(files("recipes") / f"{source}.yaml"))
+    return load_recipe(path, known_names(), overrides)
+
+
+def read_text(text: str) -> Recipe:
+    """Read a recipe from its own YAML text."""
+    return load_recipe(text, known_names())
+
+
+def backend_of(device: Device) -> Backend:
+    """The backend that drives a card; SetupError for a card that is only compared with."""
+    if device.backend == "tenstorrent":
+        return TenstorrentBackend("blackhole" if device.architecture == "blackhole" else "wormhole")
+    if device.backend == "hopper":
+        return HopperBackend()
+    driven = ", ".join(name for name, card in devices().items() if card.backend)
+    raise SetupError(
+        f"target.device: {device.name} can be compared with, but no backend drives it; take one of {driven}"
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that a recipe comes to, before anything is measured."""
+
+    recipe: Recipe
+    voice: Voice
+    device: Device
+    backend: Backend
+    search_clips: tuple[Clip, ...]
+    held_back_clips: tuple[Clip, ...]
+    discovery: Discovery
+    space: Mapping[str, tuple[Scheme, ...]]
+    """Site -> schemes that it may take, after rules and protection."""
+    protected: Mapping[str, str]
+    """Site -> why it keeps the baseline."""
+    refused: Mapping[tuple[str, str], str]
+    """(site, scheme) -> why the card cannot."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites in the order in which the model calls them."""
+        return self.discovery.sites
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the whole model, biases and embeddings included."""
+        return sum(parameter.numel() for parameter in self.voice.module.parameters())
+
+
+def make_setting(recipe: Recipe) -> Setting:
+    """Load the model and its clips, find its sites, and ask the backend what it refuses.
+
+    Raises:
+        SetupError, CheckpointError, AudioFileError, RecipeError: each names all that is wrong of its kind.
+    """
+    device = devices()[recipe.target.device]
+    backend = backend_of(device)
+    voice = MODELS[recipe.model.name](recipe)
+    search_clips, held_back_clips = _clips(recipe, voice)
+    first = search_clips[0]
+    discovery = discover(voice.module, lambda: voice.render(first), first.seconds)
+    space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
+    refused = {
+        (site.name, scheme.name): reason
+        for site in discovery.sites
+        for scheme in dict.fromkeys((recipe.baseline, *space[site.name]))
+        if (reason := backend.refuses(site, scheme)) is not None
+    }
+    stuck = [s.name for s in discovery.sites if all((s.name, scheme.name) in refused for scheme in space[s.name])]
+    unfit = [s.name for s in discovery.sites if (s.name, recipe.baseline.name) in refused]
+    if stuck or unfit:
+        lines = [f"{name}: every scheme allowed is refused: {refused[name, space[name][0].name]}" for name in stuck]
+        lines += [
+            f"{name}: the baseline {recipe.baseline.name} is refused: {refused[name, recipe.baseline.name]}"
+            for name in unfit
+        ]
+        raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
+    return Setting(recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused)
+
+
+def _protect(
+    recipe: Recipe, voice: Voice, space: Mapping[str, tuple[Scheme, ...]]
+) -> tuple[dict[str, tuple[Scheme, ...]], dict[str, str]]:
+    """Hold the voice's protected sites at the baseline."""
+    kept = dict(space)
+    protected: dict[str, str] = {}
+    for site in space:
+        for pattern, why in voice.protected.items():
+            if fnmatchcase(site, pattern):
+                kept[site], protected[site] = (recipe.baseline,), why
+    return kept, protected
+
+
+def _clips(recipe: Recipe, voice: Voice) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    """The clips of both splits: the first for the search, the next held back."""
+    clips = _recordings(recipe, voice) if isinstance(voice, HifiganVoice) else bundled_clips()
+    wanted = recipe.data.search + recipe.data.held_back
+    if wanted > len(clips):
+        raise SetupError(
+            f"data: search + held_back is {wanted}, and there are {len(clips)} clips; ask for fewer, or name a folder"
+            " with more recordings in data.audio"
+        )
+    return clips[: recipe.data.search], clips[recipe.data.search : wanted]
+
+
+def _recordings(recipe: Recipe, voice: HifiganVoice) -> tuple[Clip, ...]:
+    """Recordings from the user's folder, or those of the embedded voice, at the voice's rate."""
+    rate = voice.sample_rate_hz
+    if recipe.data.audio is None:
+        named = {clip.name: (clip.natural, 16000) for clip in bundled_clips() if clip.natural is not None}
+    else:
+        named = dict(read_folder(recipe.data.audio))
+    clips = []
+    for name, (samples, source_rate) in named.items():
+        audio = resample(samples, source_rate, rate)
+        if recipe.data.seconds is not None:
+            audio = audio[: int(recipe.data.seconds * rate)]
+        clips.append(voice.clip(Path(name).stem, audio, rate))
+    return tuple(clips)
+
+
+def study_header(setting: Setting) -> dict[str, str | int | float | bool | None]:
+    """What a study must agree with to be gone on with."""
+    clips = hashlib.sha256()
+    for clip in (*setting.search_clips, *setting.held_back_clips):
+        clips.update(clip.name.encode())
+        for tensor in clip.inputs:
+            clips.update(tensor.numpy().tobytes())
+        clips.update(b"" if clip.natural is None else clip.natural.tobytes())
+    return {
+        "recipe": setting.recipe.name,
+        "recipe_digest": setting.recipe.digest,
+        "model": setting.voice.name,
+        "weights": content_digest(setting.voice.module.state_dict()),
+        "clips": clips.hexdigest()[:16],
+        "code": f"{version('precision-search')}+{code_digest()}",
+    }
+
+
+@cache
+def code_digest() -> str:
+    """Hash of the source of every room that can change a result: 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        root = Path(str(files(room)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+__all__ = [
+    "AudioFileError",
+    "CheckpointError",
+    "Setting",
+    "SetupError",
+    "backend_of",
+    "devices",
+    "make_setting",
+    "packaged_recipes",
+    "read_recipe",
+    "study_header",
+]

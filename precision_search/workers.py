@@ -1,0 +1,145 @@
+"""Workers: auditions spread over local processes; what they find does not depend on how many there are.
+
+Torch computes with one thread in each process: how a sum is split over threads changes its last bits, and a policy must
+not depend on the number of cores.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from audio_eval.clip import Samples
+from backends.emulation.audition import Audition, Scores
+from backends.emulation.preparation import Preparation
+from calibrate.calibration import Calibration
+from precision.candidate import Split
+from precision.policy import Policy, Scheme
+from precision_search.wire import Setting, make_setting, read_text
+
+WATCH_SECONDS = 2.0
+
+
+class WorkerError(RuntimeError):
+    """A worker process died; what is in the study is not lost."""
+
+
+@dataclass
+class Auditions:
+    """The auditions of one process, each made when it is first asked for."""
+
+    setting: Setting
+    calibration: Calibration | None
+    _made: dict[str, Audition] = field(default_factory=dict)
+    _preparation: Preparation | None = None
+
+    def of(self, split: Split) -> Audition:
+        """The audition of a split."""
+        if self._preparation is None:
+            torch.set_num_threads(1)
+            self._preparation = Preparation(self.setting.backend.arithmetic)
+        if split not in self._made:
+            searching = split == "search"
+            clips = self.setting.search_clips if searching else self.setting.held_back_clips
+            self._made[split] = Audition(
+                self.setting.voice, clips, self._preparation, self.calibration, record=searching
+            )
+        return self._made[split]
+
+    def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
+        """Damage of one site under a scheme on the search clips."""
+        return self.of("search").damage(site, scheme, metrics)
+
+    def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Samples, Scores]:
+        """Render a clip under a policy and score it."""
+        audition = self.of(split)
+        rendered = audition.render(policy, index)
+        return rendered, audition.score(index, rendered, metrics)
+
+    def score(self, split: Split, index: int, rendered: Samples, metrics: Sequence[str]) -> Scores:
+        """Score a clip that was rendered before."""
+        return self.of(split).score(index, rendered, metrics)
+
+
+class Workers:
+    """Asks auditions, here or in processes of their own."""
+
+    def __init__(self, setting: Setting, calibration: Calibration | None, count: int) -> None:
+        """Start `count` processes; 1 computes in this one."""
+        self.local = Auditions(setting, calibration)
+        self._pool: ProcessPoolExecutor | None = None
+        if count > 1:
+            self._pool = ProcessPoolExecutor(
+                count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(setting.recipe.to_yaml(), calibration, os.getpid()),
+            )
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+
+    def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
+        """Damage of each (site, scheme), in their order, as they are measured."""
+        yield from self._each("damage", [(site, scheme, metrics) for site, scheme in tasks])
+
+    def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Samples, Scores]]:
+        """Render and score each of the split's `count` clips."""
+        return list(self._each("render", [(split, policy, index, metrics) for index in range(count)]))
+
+    def score(self, split: Split, rendered: Sequence[Samples], metrics: Sequence[str]) -> list[Scores]:
+        """Score renders of all clips of a split."""
+        tasks = [(split, index, samples, metrics) for index, samples in enumerate(rendered)]
+        return list(self._each("score", tasks))
+
+    def _each(self, method: str, tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        if self._pool is None:
+            call: Callable[..., Any] = getattr(self.local, method)
+            for task in tasks:
+                yield call(*task)
+            return
+        try:
+            waiting: list[Future[Any]] = [self._pool.submit(_ask, method, task) for task in tasks]
+            for future in waiting:
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process died (out of memory, most often); go on by the same command with --resume --workers 1"
+            ) from error
+
+
+_auditions: Auditions | None = None
+
+
+def _begin(recipe: str, calibration: Calibration | None, parent: int) -> None:
+    """Set a worker process up: it leaves Ctrl-C to its parent, and ends with it."""
+    global _auditions
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    _auditions = Auditions(make_setting(read_text(recipe)), calibration)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _ask(method: str, task: tuple[Any, ...]) -> Any:
+    assert _auditions is not None
+    return getattr(_auditions, method)(*task)

@@ -1,0 +1,113 @@
+"""The embedded voice: text to waveform at 16 kHz, small enough to ship and real enough to break."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from voice.acoustic import F0_CENTRE_HZ, Acoustic, AcousticConfig, frame_places
+from voice.checkpoint import load_into, load_state_dict
+from voice.model import Clip
+from voice.phones import index_of
+from voice.pronunciation import Pronouncer
+from voice.text import to_phones
+from voice.vocoder import Vocoder, VocoderConfig, make_source
+
+DATA = files("voice") / "data"
+MAX_FRAMES_A_PHONE = 60  # 0.96 s; no phone of the training voice is as long
+
+
+class EmbeddedModel(nn.Module):
+    """Acoustic model and vocoder in one module."""
+
+    def __init__(self, acoustic: AcousticConfig | None = None, vocoder: VocoderConfig | None = None) -> None:
+        super().__init__()
+        self.acoustic = Acoustic(acoustic or AcousticConfig())
+        self.vocoder = Vocoder(vocoder or VocoderConfig())
+
+    def forward(self, phones: Tensor, durations: Tensor | None = None) -> Tensor:
+        """Speak.
+
+        Args:
+            phones: [phones] indices.
+            durations: [phones] frames of 16 ms, forced; None or empty leaves them to the model.
+
+        Returns:
+            Waveform [frames * 256], float32, about -1..1.
+        """
+        encoded = self.acoustic.encode(phones[None])
+        predicted = torch.exp(self.acoustic.log_durations(encoded))[0].round().long().clamp(1, MAX_FRAMES_A_PHONE)
+        frames_of = predicted if durations is None or durations.numel() == 0 else durations
+        places, features = frame_places(frames_of)
+        frames = self.acoustic.stretch(encoded, places[None], features[None])
+        octaves, voicing = self.acoustic.predict_pitch(frames)
+        voiced = (voicing > 0).to(frames.dtype)
+        mel = self.acoustic.decode(frames, octaves, voiced)
+        f0_hz = F0_CENTRE_HZ * torch.exp2(octaves.clamp(-2.0, 2.0)) * voiced
+        waveform: Tensor = self.vocoder(mel, make_source(f0_hz, self.vocoder.config))
+        return waveform[0]
+
+
+@dataclass(frozen=True)
+class EmbeddedVoice:
+    """The embedded model with its text front end and its clips."""
+
+    module: EmbeddedModel
+    pronouncer: Pronouncer
+    lexicon: Mapping[str, tuple[str, ...]]
+    name: str = "embedded"
+    sample_rate_hz: int = 16000
+    protected: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "acoustic.duration.*": "it decides the length of the speech, which clips with forced durations cannot show"
+        }
+    )
+
+    @classmethod
+    def load(cls, checkpoint: Path | None = None) -> "EmbeddedVoice":
+        """Load the weights that the package brings, or a checkpoint of the same shape.
+
+        Raises:
+            CheckpointError: as `voice.checkpoint` has it.
+        """
+        path = checkpoint or Path(str(DATA / "embedded.safetensors"))
+        state = load_state_dict(path)
+        words = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))
+        module = EmbeddedModel()
+        pronouncer = Pronouncer(tuple(words["chunks"]))
+        both = nn.ModuleDict({"model": module, "pronouncer": pronouncer})
+        load_into(both, state, path)
+        both.eval().requires_grad_(False)
+        return cls(module, pronouncer, {word: tuple(phones.split()) for word, phones in words["words"].items()})
+
+    def render(self, clip: Clip) -> Tensor:
+        """Waveform [time] of a clip, float32."""
+        with torch.inference_mode():
+            waveform: Tensor = self.module(*clip.inputs)
+        return waveform
+
+    def speak(self, text: str) -> Tensor:
+        """Waveform [time] of a text, with the model's own durations."""
+        return self.render(self.clip_of_text(text))
+
+    def clip_of_text(self, text: str) -> Clip:
+        """Make a clip of a text without forced durations; its seconds are estimated from the phones."""
+        phones = to_phones(text, self.lexicon, self.pronouncer.pronounce)
+        indices = torch.tensor([index_of(phone) for phone in phones])
+        return Clip(text, (indices,), 0.08 * len(phones), None)
+
+
+def bundled_clips() -> tuple[Clip, ...]:
+    """The sentences that the package brings: none was trained on; true durations, the training voice beside."""
+    clips = []
+    for row in json.loads((DATA / "clips.json").read_text(encoding="utf-8")):
+        phones = torch.tensor([index_of(phone) for phone in row["phones"].split()])
+        with (DATA / "clips" / f"{row['name']}.flac").open("rb") as file:
+            natural, rate = soundfile.read(file, dtype="float32")
+        clips.append(Clip(row["name"], (phones, torch.tensor(row["durations"])), len(natural) / rate, natural))
+    return tuple(clips)
