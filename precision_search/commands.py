@@ -1,7 +1,8 @@
 """Commands: each does what its name says and gives data and text; printing is main's."""
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,22 @@ def run(
     setting = make_setting(recipe)
     progress.say(describe(setting))
     header = study_header(setting)
-    with Study.open(folder, header) if there else Study.create(folder, header) as study:
+    with Study.open(folder, header) if there else _create(folder, header) as study:
         found = run_setting(setting, study, progress, workers)
         summary = write_results(setting, study, found, time.monotonic() - begun)
     page = _write_report(folder)
     return Answer(summary, f"{table(summary)}\n\n  {page}")
+
+
+def _create(folder: Path, header: Mapping[str, str | int | float | bool | None]) -> Study:
+    """Begin a study; on a disk with no room for its first line leave nothing behind."""
+    new = not folder.exists()
+    try:
+        return Study.create(folder, header)
+    except StudyError:
+        if new and folder.exists():
+            shutil.rmtree(folder)
+        raise
 
 
 def describe(setting: Setting) -> str:

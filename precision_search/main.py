@@ -4,7 +4,6 @@ import argparse
 import errno
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,16 +117,10 @@ def _dispatch(parsed: argparse.Namespace) -> int:
 
 def _run_recipe(parsed: argparse.Namespace) -> int:
     progress = Progress(quiet=parsed.quiet or parsed.json)
-    new = parsed.out is not None and not parsed.out.exists()
     try:
         found = commands.run(
             parsed.recipe, parsed.set, parsed.out, resume=parsed.resume, workers=parsed.workers, progress=progress
         )
-    except OSError:
-        # A disk that is full before anything was measured leaves nothing behind.
-        if new and parsed.out.exists() and not any(path.stat().st_size for path in parsed.out.iterdir()):
-            shutil.rmtree(parsed.out)
-        raise
     finally:
         progress.end()
     _print(found, as_json=parsed.json)

@@ -30,7 +30,7 @@ def write_results(setting: Setting, study: Study, found: Found, seconds: float) 
     write_atomic(folder / "recipe.yaml", setting.recipe.to_yaml())
     write_atomic(folder / "policy.yaml", policy_text(setting, found.policy))
     write_atomic(folder / "sites.json", _json(_sites(setting)))
-    write_atomic(folder / "damage.json", _json(_damage(setting, study, found)))
+    write_atomic(folder / "damage.json", _json(_damage(setting, found)))
     _write_samples(setting, found, folder / "samples")
     summary = _summary(setting, study, found, seconds)
     write_atomic(folder / "summary.json", _json(summary))
@@ -101,21 +101,23 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
     ]
 
 
-def _damage(setting: Setting, study: Study, found: Found) -> dict[str, Any]:
+def _damage(setting: Setting, found: Found) -> dict[str, Any]:
     problem = found.problem
     rows = []
     for index, site in enumerate(setting.sites):
         options = []
         for scheme in setting.space[site.name]:
             refused = setting.refused.get((site.name, scheme.name))
-            damage = study.damage(site.name, scheme) or {}
             column = problem.options[index].index(scheme.name)
             cost = float(problem.cost[index, column])
+            damage = (
+                dict(zip(problem.metrics, problem.damage[:, index, column], strict=True)) if refused is None else {}
+            )
             options.append(
                 {
                     "scheme": scheme.name,
                     "refused": refused,
-                    "damage": numbers(damage),
+                    "damage": {} if refused else numbers(damage),
                     "seconds": cost if math.isfinite(cost) else None,
                 }
             )

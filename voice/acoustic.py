@@ -1,4 +1,4 @@
-"""The embedded voice's acoustic model: phones to durations, F0 and log-mel frames, all frames at once.
+"""The embedded voice's acoustic model: phones, durations and F0 to log-mel frames, all frames at once.
 
 A feed-forward transformer with explicit durations and F0 (after FastSpeech 2, Ren et al. 2021, arXiv 2006.04558, and
 FastPitch, Lancucki 2021, arXiv 2006.06873), rotary positions (Su et al. 2021, arXiv 2104.09864).
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-F0_CENTRE_HZ = 180.0  # log F0 enters the network relative to this, in octaves
-
 
 @dataclass(frozen=True, slots=True)
 class AcousticConfig:
@@ -22,7 +20,6 @@ class AcousticConfig:
     width: int = 128
     heads: int = 4
     hidden: int = 384
-    predictor: int = 64
     encoder_blocks: int = 3
     decoder_blocks: int = 3
 
@@ -88,28 +85,8 @@ class Block(nn.Module):
         return out
 
 
-class Predictor(nn.Module):
-    """Two convolutions and a projection: a few numbers at each position."""
-
-    def __init__(self, width: int, hidden: int, outputs: int, kernel: int) -> None:
-        super().__init__()
-        self.first = nn.Conv1d(width, hidden, kernel, padding=kernel // 2)
-        self.norm_first = nn.LayerNorm(hidden)
-        self.second = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
-        self.norm_second = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, outputs)
-        self.dropout = nn.Dropout(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [batch, time, width] to [batch, time, outputs]."""
-        y = self.norm_first(F.gelu(self.first(x.transpose(1, 2)).transpose(1, 2)))
-        y = self.norm_second(F.gelu(self.second(self.dropout(y).transpose(1, 2)).transpose(1, 2)))
-        out: Tensor = self.out(self.dropout(y))
-        return out
-
-
 class Acoustic(nn.Module):
-    """Phones to log-mel: `encode`, then durations stretch phones to frames, then `pitch`, then `decode`."""
+    """Phones to log-mel: `encode`, then durations stretch phones to frames, then F0 joins and they are decoded."""
 
     def __init__(self, config: AcousticConfig) -> None:
         super().__init__()
@@ -117,9 +94,7 @@ class Acoustic(nn.Module):
         self.embedding = nn.Embedding(config.phones, config.width)
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.encoder_blocks))
         self.norm_encoder = nn.LayerNorm(config.width)
-        self.duration = Predictor(config.width, config.predictor, 1, 3)
         self.place = nn.Linear(3, config.width)
-        self.pitch = Predictor(config.width, config.predictor, 2, 5)
         self.pitch_in = nn.Linear(2, config.width)
         self.decoder = nn.ModuleList(Block(config) for _ in range(config.decoder_blocks))
         self.norm_decoder = nn.LayerNorm(config.width)
@@ -133,21 +108,11 @@ class Acoustic(nn.Module):
         out: Tensor = self.norm_encoder(x)
         return out
 
-    def log_durations(self, encoded: Tensor) -> Tensor:
-        """Natural logarithm of each phone's frames, [batch, phones]."""
-        out: Tensor = self.duration(encoded)[..., 0]
-        return out
-
     def stretch(self, encoded: Tensor, places: Tensor, features: Tensor) -> Tensor:
         """Repeat phones as frames: `places` [batch, frames] phone indices, `features` [batch, frames, 3]."""
         frames = torch.gather(encoded, 1, places[..., None].expand(-1, -1, encoded.shape[-1]))
         out: Tensor = frames + self.place(features)
         return out
-
-    def predict_pitch(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Octaves above the centre and voicing logit at each frame, each [batch, frames]."""
-        out = self.pitch(frames)
-        return out[..., 0], out[..., 1]
 
     def decode(self, frames: Tensor, octaves: Tensor, voiced: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map frames [batch, frames, width] and F0 to log-mel [batch, mels, frames]."""

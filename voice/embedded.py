@@ -10,11 +10,12 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from voice.acoustic import F0_CENTRE_HZ, Acoustic, AcousticConfig, frame_places
+from voice.acoustic import Acoustic, AcousticConfig, frame_places
 from voice.checkpoint import load_into, load_state_dict
 from voice.model import Clip
 from voice.phones import index_of
 from voice.pronunciation import Pronouncer
+from voice.prosody import F0_CENTRE_HZ, Prosody, ProsodyConfig
 from voice.text import to_phones
 from voice.vocoder import Vocoder, VocoderConfig, make_source
 
@@ -23,10 +24,16 @@ MAX_FRAMES_A_PHONE = 60  # 0.96 s; no phone of the training voice is as long
 
 
 class EmbeddedModel(nn.Module):
-    """Acoustic model and vocoder in one module."""
+    """Prosody, acoustic model and vocoder in one module."""
 
-    def __init__(self, acoustic: AcousticConfig | None = None, vocoder: VocoderConfig | None = None) -> None:
+    def __init__(
+        self,
+        prosody: ProsodyConfig | None = None,
+        acoustic: AcousticConfig | None = None,
+        vocoder: VocoderConfig | None = None,
+    ) -> None:
         super().__init__()
+        self.prosody = Prosody(prosody or ProsodyConfig())
         self.acoustic = Acoustic(acoustic or AcousticConfig())
         self.vocoder = Vocoder(vocoder or VocoderConfig())
 
@@ -40,13 +47,12 @@ class EmbeddedModel(nn.Module):
         Returns:
             Waveform [frames * 256], float32, about -1..1.
         """
-        encoded = self.acoustic.encode(phones[None])
-        predicted = torch.exp(self.acoustic.log_durations(encoded))[0].round().long().clamp(1, MAX_FRAMES_A_PHONE)
-        frames_of = predicted if durations is None or durations.numel() == 0 else durations
-        places, features = frame_places(frames_of)
-        frames = self.acoustic.stretch(encoded, places[None], features[None])
-        octaves, voicing = self.acoustic.predict_pitch(frames)
-        voiced = (voicing > 0).to(frames.dtype)
+        rhythm = self.prosody.encode(phones[None])
+        predicted = torch.exp(self.prosody.log_durations(rhythm))[0].round().long().clamp(1, MAX_FRAMES_A_PHONE)
+        places, features = frame_places(predicted if durations is None or durations.numel() == 0 else durations)
+        octaves, voicing = self.prosody.contour(rhythm, places[None], features[None])
+        voiced = (voicing > 0).to(octaves.dtype)
+        frames = self.acoustic.stretch(self.acoustic.encode(phones[None]), places[None], features[None])
         mel = self.acoustic.decode(frames, octaves, voiced)
         f0_hz = F0_CENTRE_HZ * torch.exp2(octaves.clamp(-2.0, 2.0)) * voiced
         waveform: Tensor = self.vocoder(mel, make_source(f0_hz, self.vocoder.config))
@@ -64,7 +70,7 @@ class EmbeddedVoice:
     sample_rate_hz: int = 16000
     protected: Mapping[str, str] = field(
         default_factory=lambda: {
-            "acoustic.duration.*": "it decides the length of the speech, which clips with forced durations cannot show"
+            "prosody.duration.*": "it decides the length of the speech, which clips with forced durations cannot show"
         }
     )
 

@@ -125,8 +125,8 @@ class Vocoder(nn.Module):
 def make_source(f0_hz: Tensor, config: VocoderConfig, seed: int = 0) -> Tensor:
     """Excitation of the vocoder: a band-limited pulse train where voiced, and white noise.
 
-    The phase is summed and wrapped in float64: it is the one place where a rounding error grows with time, so it is no
-    site and is never lowered.
+    The phase is summed in float64 and begins anew wherever voice begins: it is the one place where an error grows with
+    time, so it is no site, is never lowered, and what comes before a pause has no say after it.
 
     Args:
         f0_hz: [batch, frames], 0 where unvoiced.
@@ -139,7 +139,10 @@ def make_source(f0_hz: Tensor, config: VocoderConfig, seed: int = 0) -> Tensor:
     hop, rate = config.hop_samples, config.sample_rate_hz
     f0 = f0_hz.double().repeat_interleave(hop, dim=1)
     voiced = f0 > 0
-    cycles = torch.cumsum(f0 / rate, dim=1)
+    total = torch.cumsum(f0 / rate, dim=1)
+    before = F.pad(total[:, :-1], (1, 0))
+    onset = voiced & ~F.pad(voiced[:, :-1], (1, 0))
+    cycles = total - torch.cummax(torch.where(onset, before, 0.0), dim=1).values
     half = math.pi * (cycles - torch.floor(cycles))
     harmonics = torch.floor((rate / 2) / f0.clamp(min=20.0))
     # Sum of cos(2 k half) for k = 1..harmonics in closed form (Dirichlet kernel); at a pulse it is the count itself.

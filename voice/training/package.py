@@ -1,6 +1,6 @@
 """Put what was trained into the package: weights, lexicon, clips.
 
-`python -m voice.training.package DATA OUT` reads OUT/{acoustic,vocoder,pronouncer}.pt, OUT/lexicon.json and
+`python -m voice.training.package DATA OUT` reads OUT/{prosody,acoustic,vocoder,pronouncer}.pt, OUT/lexicon.json and
 DATA/held_back.npz and writes voice/data/: embedded.safetensors, lexicon.json, clips.json and clips/*.flac.
 """
 
@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     state: dict[str, torch.Tensor] = {}
-    parts = {"model.acoustic": "acoustic", "model.vocoder": "vocoder", "pronouncer": "pronouncer"}
-    for prefix, name in parts.items():
+    for name in ("prosody", "acoustic", "vocoder", "pronouncer"):
+        prefix = name if name == "pronouncer" else f"model.{name}"
         loaded = torch.load(arguments.out / f"{name}.pt", weights_only=True)
         state |= {f"{prefix}.{key}": tensor.contiguous() for key, tensor in loaded.items()}
     (FOLDER / "clips").mkdir(parents=True, exist_ok=True)
