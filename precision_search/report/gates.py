@@ -1,0 +1,177 @@
+"""Gates: every promise with its value and margin, the baseline's beside it, and bars of the margins."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from precision_search.report.figures import MISSING, amount, number, significant, told_apart
+from precision_search.report.markup import (
+    Html,
+    breakable,
+    cell,
+    element,
+    hidden,
+    note,
+    number_cell,
+    paragraph,
+    row,
+    row_head,
+    section,
+    table,
+)
+from precision_search.report.results import Results
+
+HEADS = ("Metric", "Over", "Threshold", "Value", "Margin", "Kept", "Baseline's value")
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """A gate of the summary, and what was found of it."""
+
+    metric: str
+    over: str
+    side: str
+    """`min` or `max`; empty where nothing tells."""
+    threshold: float | None
+    value: float
+    margin: float | None
+    kept: bool
+    baseline: float | None
+    """The same figure of the baseline policy, where it was measured."""
+
+    @property
+    def relative(self) -> float | None:
+        """Margin as a share of the threshold's magnitude; None where that means nothing."""
+        if self.margin is None or not self.threshold or not math.isfinite(self.margin):
+            return None
+        return self.margin / abs(self.threshold)
+
+    @property
+    def relative_or_worst(self) -> float:
+        """For ordering: what has no relative margin comes first."""
+        return -math.inf if self.relative is None else self.relative
+
+    @property
+    def threshold_text(self) -> str:
+        """The threshold with its side."""
+        sign = {"min": "\u2265 ", "max": "\u2264 "}.get(self.side, "")
+        return sign + significant(self.threshold, 6)
+
+    @property
+    def sentence(self) -> str:
+        """The gate in words."""
+        return f"{self.metric} ({self.over}) is {told_apart(self.value, self.threshold)}, must be {self.threshold_text}"
+
+
+def gate_rows(results: Results) -> tuple[GateRow, ...]:
+    """The gates of the summary, in its order."""
+    sides: dict[tuple[str, str], str] = {
+        (verdict.gate.metric, verdict.gate.over): "min" if verdict.gate.min is not None else "max"
+        for candidate in results.study.candidates()
+        for verdict in candidate.gates
+    }
+    return tuple(_gate_row(entry, sides) for entry in results.summary["gates"])
+
+
+def _gate_row(entry: Mapping[str, Any], sides: Mapping[tuple[str, str], str]) -> GateRow:
+    metric, over = str(entry.get("metric", "?")), str(entry.get("over", "mean"))
+    threshold, value, margin = (number(entry.get(key)) for key in ("threshold", "value", "margin"))
+    value = math.nan if value is None else value  # a value that JSON cannot hold
+    side = str(entry.get("side") or sides.get((metric, over)) or _side(threshold, value, margin))
+    if margin is None and threshold is not None and side:
+        margin = value - threshold if side == "min" else threshold - value
+    kept = entry.get("kept") is True
+    return GateRow(metric, over, side, threshold, value, margin, kept, number(entry.get("bf16_value")))
+
+
+def _side(threshold: float | None, value: float, margin: float | None) -> str:
+    """Which way the gate opens, told by the sign of its margin; empty where value and threshold are equal."""
+    if threshold is None or not margin or not value - threshold:
+        return ""
+    return "min" if (margin > 0) == (value > threshold) else "max"
+
+
+def unjudged(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The gates that could not be judged."""
+    found = summary.get("unjudged")
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def gates(results: Results) -> Html:
+    """The section of the gates."""
+    rows = gate_rows(results)
+    parts = (
+        [_table(rows, results.summary), _bars(rows)] if rows else [note("The summary holds no gates that were judged.")]
+    )
+    left = unjudged(results.summary)
+    if left:
+        told = (
+            row(
+                row_head(str(entry.get("metric", "?"))),
+                cell(str(entry.get("over", MISSING))),
+                cell(str(entry.get("reason", "no reason recorded"))),
+            )
+            for entry in left
+        )
+        parts.append(table("Gates that could not be judged", ("Metric", "Over", "Reason"), told))
+    elif "unjudged" not in results.summary:
+        parts.append(note("The summary does not say whether there were gates that could not be judged."))
+    return section("gates", "Gates", *parts)
+
+
+def _table(rows: tuple[GateRow, ...], summary: Mapping[str, Any]) -> Html:
+    told = (
+        row(
+            row_head(breakable(gate.metric)),
+            cell(gate.over.replace("_", " ")),
+            number_cell(gate.threshold_text),
+            number_cell(told_apart(gate.value, gate.threshold)),
+            number_cell(signed(gate.margin)),
+            cell("\u2713 yes" if gate.kept else element("strong", {}, "\u2717 no")),
+            number_cell(significant(gate.baseline, 4)),
+        )
+        for gate in rows
+    )
+    caption = f"Gates on the policy found, over {_clips(summary)}; margins are positive where a gate is kept"
+    return table(caption, HEADS, told, "gates")
+
+
+def _clips(summary: Mapping[str, Any]) -> str:
+    clips = summary.get("clips")
+    held_back = number(clips.get("held_back")) if isinstance(clips, dict) else None
+    return "the clips held back" if held_back is None else f"{amount(int(held_back), 'clip')} held back"
+
+
+def signed(value: float | None) -> str:
+    """A difference, with its sign."""
+    told = significant(value)
+    return f"+{told}" if value is not None and value > 0 and math.isfinite(value) else told
+
+
+def _bars(rows: tuple[GateRow, ...]) -> Html:
+    items = [element("li", {}, *_bar(gate)) for gate in rows]
+    explained = paragraph(
+        "Margins as a share of the threshold: kept gates reach to the right of the middle line, broken ones, hatched, "
+        "to the left. A bar ends at 100 %."
+    )
+    return element("div", {"class": "margins"}, element("h3", {}, "Margins"), explained, element("ul", {}, *items))
+
+
+def _bar(gate: GateRow) -> tuple[Html, ...]:
+    name = element(
+        "span", {"class": "name"}, breakable(gate.metric), " ", element("small", {}, gate.over.replace("_", " "))
+    )
+    if gate.relative is None:
+        why = "threshold 0" if gate.threshold == 0 else "no value" if gate.margin is None else "undefined"
+        told = f"{signed(gate.margin)} ({why})" if gate.margin is not None else why
+        bar = element("span", {"class": "track", "aria-hidden": "true"})
+    else:
+        told = f"{signed(100 * gate.relative)} %"
+        width = min(abs(gate.relative), 1.0) * 50
+        start = 50.0 if gate.relative >= 0 else 50 - width
+        style = f"left:{start:.2f}%;width:{width:.2f}%"
+        fill = element("span", {"class": "kept" if gate.kept else "broken", "style": style})
+        bar = element("span", {"class": "track", "aria-hidden": "true"}, fill)
+    state = hidden(" kept" if gate.kept else " broken")
+    return (name, bar, element("span", {"class": "number"}, told, state))

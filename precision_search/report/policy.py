@@ -1,0 +1,99 @@
+"""The policy: every site with its scheme, its share of the work, and why it was left high where it was."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from precision_search.report.figures import amount, percent
+from precision_search.report.markup import (
+    Html,
+    breakable,
+    cell,
+    element,
+    folded,
+    note,
+    number_cell,
+    row,
+    row_head,
+    section,
+    table,
+)
+from precision_search.report.results import Results, SiteRow
+
+
+def policy(results: Results) -> Html:
+    """The section of the policy."""
+    title = "The policy"
+    text = folded("policy.yaml as written", element("pre", {"class": "scroll", "tabindex": "0"}, results.policy_text))
+    if not results.sites:
+        return section("policy", title, note("damage.json lists no sites."), text)
+    return section("policy", title, *_definitions(results), _by_scheme(results), _by_site(results), text)
+
+
+def _by_scheme(results: Results) -> Html:
+    weights = sum(site.weight_elements for site in results.sites) or 1.0
+    rows = []
+    for scheme, share in results.mac_shares(results.chosen).items():
+        under = [site for site in results.sites if results.chosen.get(site.name, "no scheme") == scheme]
+        held = sum(site.weight_elements for site in under) / weights
+        cells = (number_cell(f"{len(under):,}"), number_cell(percent(share)), number_cell(percent(held)))
+        rows.append(row(row_head(scheme), *cells))
+    return table("Shares of the schemes", ("Scheme", "Sites", "MACs", "Weights"), rows)
+
+
+def _definitions(results: Results) -> tuple[Html, ...]:
+    schemes = results.summary.get("schemes")
+    if not isinstance(schemes, dict) or not schemes:
+        return (note("What each scheme stands for is in policy.yaml, at the end of this section."),)
+    keys = list(dict.fromkeys(key for entry in schemes.values() if isinstance(entry, dict) for key in entry))
+    shown = [key for key in keys if key != "name"]
+    rows = (
+        row(row_head(str(name)), *(cell(_told(entry.get(key))) for key in shown))
+        for name, entry in schemes.items()
+        if isinstance(entry, dict)
+    )
+    return (table("What the schemes stand for", ("Scheme", *(key.replace("_", " ") for key in shown)), rows),)
+
+
+def _told(value: object) -> str:
+    if value is None or value == []:
+        return "\u2013"
+    return ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+
+
+def _by_site(results: Results) -> Html:
+    why = _reasons(results.summary)
+    weights = sum(site.weight_elements for site in results.sites) or 1.0
+    rows = (
+        row(
+            row_head(breakable(site.name)),
+            cell(site.op),
+            cell(results.chosen.get(site.name, "no scheme")),
+            number_cell(percent(site.macs_per_second / (results.macs_per_second or 1.0))),
+            number_cell(percent(site.weight_elements / weights)),
+            cell(why.get(site.name) or _no_choice(site), {"class": "prose"}),
+        )
+        for site in results.sites
+    )
+    caption = f"{amount(len(results.sites), 'site')} in the model's order"
+    heads = ("Site", "Operation", "Scheme", "MACs", "Weights", "Why not lower")
+    return table(caption, heads, rows, "sites")
+
+
+def _reasons(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Site -> why it is protected or was left high, as the summary has it."""
+    protected, left = summary.get("protected"), summary.get("left_high")
+    reasons: dict[str, str] = {}
+    if isinstance(protected, dict):
+        reasons = {str(site): f"protected: {why}" for site, why in protected.items()}
+    for entry in _objects(left):
+        reasons.setdefault(str(entry.get("site")), str(entry.get("why", "left high, no reason recorded")))
+    return reasons
+
+
+def _objects(entries: object) -> Iterable[Mapping[str, Any]]:
+    return (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+
+
+def _no_choice(site: SiteRow) -> str:
+    open_to = [option.scheme for option in site.options if option.refused is None]
+    return "no other scheme was open to it" if len(open_to) == 1 else ""

@@ -1,0 +1,155 @@
+"""The price: what a stream costs on the card against the baseline's, with every assumption and source."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from precision_search.report.figures import MISSING, count, number, significant, usd
+from precision_search.report.markup import (
+    Html,
+    cell,
+    element,
+    folded,
+    listed,
+    note,
+    number_cell,
+    paragraph,
+    row,
+    row_head,
+    section,
+    table,
+)
+from precision_search.report.results import Results
+
+CASES = ("low", "middle", "high")
+SIDES = ("candidate", "baseline")
+
+
+def side_of(cost: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+    """One side of the comparison; empty where it is not recorded."""
+    found = cost.get(side)
+    return found if isinstance(found, dict) else {}
+
+
+def device_of(cost: Mapping[str, Any], side: str) -> str:
+    """The card of one side."""
+    return str(side_of(cost, side).get("device") or f"a card that is {MISSING}")
+
+
+def price_range(cost: Mapping[str, Any], side: str, key: str) -> tuple[float | None, float | None, float | None]:
+    """Low, middle and high of a price; the middle alone where no range is recorded."""
+    found = side_of(cost, side).get(key)
+    if not isinstance(found, dict):
+        both = cost.get(key)
+        found = both.get(side) if isinstance(both, dict) else None
+    if isinstance(found, dict):
+        low, middle, high = (number(found.get(case)) for case in CASES)
+        return low, middle, high
+    return None, number(found), None
+
+
+def price(results: Results) -> Html:
+    """The section of the price."""
+    cost = results.summary.get("cost")
+    title = "Cost against the baseline"
+    if not isinstance(cost, dict):
+        return section("cost", title, note("The summary holds no cost: the study was not priced."))
+    title = f"Cost against {device_of(cost, 'baseline')}" if side_of(cost, "baseline") else title
+    parts = [_ratio(cost), _table(cost)]
+    assumptions = cost.get("assumptions")
+    if isinstance(assumptions, list) and assumptions:
+        parts.append(element("h3", {}, "Assumptions"))
+        parts.append(listed(str(sentence) for sentence in assumptions))
+    else:
+        parts.append(note("No assumptions are recorded."))
+    parts.append(_sources(cost.get("sources")))
+    return section("cost", title, *parts)
+
+
+def _ratio(cost: Mapping[str, Any]) -> Html:
+    ratio, low, high = (number(cost.get(key)) for key in ("ratio", "low", "high"))
+    if ratio is None:
+        return note("There is no ratio of prices: one of the cards carries no stream, or none was recorded.")
+    told = f"A stream costs {significant(ratio)} times what it costs on {device_of(cost, 'baseline')}"
+    if low is not None and high is not None:
+        told += f"; {significant(low)} to {significant(high)} where every range is taken at its best and its worst"
+    by_price = cost.get("ratio_by_price")
+    if isinstance(by_price, dict):
+        told += f"; {significant(number(by_price.get('low')))} to {significant(number(by_price.get('high')))} by the "
+        told += "ranges of the cards' prices alone"
+    return paragraph(told + ".")
+
+
+def _table(cost: Mapping[str, Any]) -> Html:
+    rows = [_texts("Card", [device_of(cost, side) for side in SIDES])]
+    policies = [str(side_of(cost, side).get("policy") or MISSING) for side in SIDES]
+    rows.append(_texts("Policy", policies))
+    prices = [_spread(price_range(cost, side, "price_usd"), _figure(cost, side)) for side in SIDES]
+    rows.append(_texts("Price of the card", prices))
+    for case in CASES:
+        streams = [_served(cost, side, case, "streams_per_card") for side in SIDES]
+        rows.append(_numbers(f"Streams a card, {case}", [count(found) for found in streams]))
+    for key, title in (
+        ("usd_per_stream", "Dollars a stream"),
+        ("usd_per_1000_hours", "Dollars per 1000 hours, card bought"),
+        ("cloud_usd_per_1000_hours", "Dollars per 1000 hours, card rented"),
+    ):
+        ranges = [price_range(cost, side, key) for side in SIDES]
+        if all(value is None for found in ranges for value in found):
+            rows.append(_texts(title, [MISSING] * 2))
+            continue
+        for index, case in enumerate(CASES):
+            rows.append(_numbers(f"{title}, {case}", [usd(found[index]) for found in ranges]))
+    limits = [str(_served(cost, side, "middle", "limited_by") or MISSING) for side in SIDES]
+    rows.append(_texts("Streams are limited by", limits))
+    caption = "Candidate and baseline; low is the cheapest outcome of all ranges, high the dearest"
+    return table(caption, ("", "Candidate", "Baseline"), rows, "cost")
+
+
+def _texts(title: str, values: list[str]) -> Html:
+    return row(row_head(title), *(cell(value) for value in values))
+
+
+def _numbers(title: str, values: list[str]) -> Html:
+    return row(row_head(title), *(number_cell(value) for value in values))
+
+
+def _figure(cost: Mapping[str, Any], side: str) -> float | None:
+    found = side_of(cost, side).get("price_usd")
+    return number(found.get("value")) if isinstance(found, dict) else None
+
+
+def _spread(found: tuple[float | None, float | None, float | None], value: float | None) -> str:
+    low, middle, high = found
+    middle = value if value is not None else middle
+    if low is None or high is None or low == high:
+        return usd(middle)
+    return f"{usd(middle)} ({usd(low)} to {usd(high)})"
+
+
+def _served(cost: Mapping[str, Any], side: str, case: str, key: str) -> object:
+    serving = side_of(cost, side).get("serving")
+    found = serving.get(case) if isinstance(serving, dict) else None
+    if isinstance(found, dict):
+        return found.get(key)
+    streams = cost.get("streams")
+    return streams.get(side) if case == "middle" and key == "streams_per_card" and isinstance(streams, dict) else None
+
+
+def _sources(sources: object) -> Html:
+    entries = [entry for entry in sources if isinstance(entry, dict)] if isinstance(sources, list) else []
+    if not entries:
+        return note("No sources are recorded.")
+    rows = (
+        row(
+            row_head(f"{entry.get('device', '?')}: {entry.get('figure', '?')}"),
+            number_cell(significant(number(entry.get("value")), 4)),
+            number_cell(significant(number(entry.get("low")), 4)),
+            number_cell(significant(number(entry.get("high")), 4)),
+            cell(str(entry.get("source", MISSING)), {"class": "prose"}),
+            cell(str(entry.get("date", MISSING))),
+            cell(str(entry.get("doubt", "")), {"class": "prose"}),
+        )
+        for entry in entries
+    )
+    heads = ("Figure", "Value", "Low", "High", "Source", "Date", "Doubt")
+    return folded(f"Sources of {len(entries)} figures", table("Every figure with its source", heads, rows))

@@ -1,0 +1,146 @@
+"""Results: a finished study's folder, read."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from precision.candidate import Candidate
+from precision.study import LOG, Study, StudyError
+from precision_search.report.figures import number
+
+NEEDED = ("summary.json", "damage.json", LOG, "policy.yaml")
+NEEDED_KEYS = ("recipe", "device", "verdict", "gates")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One scheme at one site."""
+
+    scheme: str
+    refused: str | None
+    """Why the target cannot run it, or None where it can."""
+    damage: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """A site with what was found of it."""
+
+    name: str
+    op: str
+    macs_per_second: float
+    weight_elements: float
+    options: tuple[Option, ...]
+
+    def option(self, scheme: str) -> Option | None:
+        """The option of a scheme; None where the site does not offer it."""
+        return next((option for option in self.options if option.scheme == scheme), None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study found."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+    metrics: tuple[str, ...]
+    """The metrics in which damage was measured: those that add over sites."""
+    sites: tuple[SiteRow, ...]
+    chosen: Mapping[str, str]
+    """Site -> scheme of the policy that was kept, or came nearest."""
+    study: Study
+    policy_text: str
+
+    @cached_property
+    def schemes(self) -> tuple[str, ...]:
+        """Every scheme that a site offers, in the order of first appearance."""
+        return tuple(dict.fromkeys(option.scheme for site in self.sites for option in site.options))
+
+    @cached_property
+    def macs_per_second(self) -> float:
+        """Of all sites."""
+        return math.fsum(site.macs_per_second for site in self.sites)
+
+    @cached_property
+    def final(self) -> Candidate | None:
+        """The candidate that the summary is about, as heard on the clips held back where it was heard there."""
+        digest = self.summary.get("policy_digest")
+        found = [candidate for candidate in self.study.candidates() if candidate.digest == digest]
+        return next((candidate for candidate in found if candidate.split == "held_back"), found[0] if found else None)
+
+    def mac_shares(self, policy: Mapping[str, str]) -> dict[str, float]:
+        """Scheme -> share of the MACs that run under it, largest first."""
+        shares = dict.fromkeys(self.schemes, 0.0)
+        for site in self.sites:
+            scheme = policy.get(site.name, "no scheme")
+            shares[scheme] = shares.get(scheme, 0.0) + site.macs_per_second / (self.macs_per_second or 1.0)
+        return dict(sorted(((name, share) for name, share in shares.items() if share), key=lambda entry: -entry[1]))
+
+
+def read_results(folder: Path) -> Results:
+    """Read a study's folder.
+
+    Raises:
+        ValueError: it is no finished study: what is missing, or which file does not say what it must.
+    """
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is no finished study: {', '.join(missing)} missing; run the search to its end (--resume goes on)"
+        )
+    summary = _object(folder / "summary.json")
+    lacking = [key for key in NEEDED_KEYS if key not in summary]
+    if lacking:
+        raise ValueError(f"{folder / 'summary.json'} lacks {', '.join(lacking)}; run the search to its end")
+    if not isinstance(summary["gates"], list) or not all(isinstance(gate, dict) for gate in summary["gates"]):
+        raise ValueError(f"{folder / 'summary.json'}: gates must be a list of objects")
+    damage = _object(folder / "damage.json")
+    try:
+        study = Study.read(folder)
+        text = (folder / "policy.yaml").read_text(encoding="utf-8")
+    except (StudyError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder} is no finished study: {error}") from error
+    try:
+        sites = tuple(_site(entry) for entry in damage["sites"])
+        metrics = tuple(str(name) for name in damage["metrics"])
+        chosen = {str(site): str(scheme) for site, scheme in damage.get("chosen", {}).items()}
+    except KeyError as error:
+        raise ValueError(f"{folder / 'damage.json'} lacks {error}, at the top or in a site") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / 'damage.json'} is not the table of a study: {error}") from error
+    results = Results(folder, summary, metrics, sites, chosen, study, text)
+    if not chosen and results.final is not None:
+        results = Results(folder, summary, metrics, sites, results.final.policy, study, text)
+    return results
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold an object, got {type(data).__name__}")
+    return data
+
+
+def _site(entry: Mapping[str, Any]) -> SiteRow:
+    options = tuple(
+        Option(
+            str(option["scheme"]),
+            None if option.get("refused") is None else str(option["refused"]),
+            _numbers(option.get("damage") or {}),
+        )
+        for option in entry["options"]
+    )
+    macs, weights = number(entry.get("macs_per_second")), number(entry.get("weight_elements"))
+    return SiteRow(str(entry["name"]), str(entry.get("op", "")), macs or 0.0, weights or 0.0, options)
+
+
+def _numbers(values: Mapping[str, object]) -> dict[str, float]:
+    found = {str(name): number(value) for name, value in values.items()}
+    return {name: math.nan if value is None else value for name, value in found.items()}

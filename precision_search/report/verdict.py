@@ -1,0 +1,90 @@
+"""The verdict, in words, with the figures that decide: shares and price."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from precision_search.report.figures import MISSING, amount, number, percent, significant, usd
+from precision_search.report.gates import GateRow, gate_rows, unjudged
+from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
+from precision_search.report.price import device_of, price_range
+from precision_search.report.results import Results
+
+SHARES = {
+    "lofi_mac_share": ("LoFi share of MACs", "tenstorrent"),
+    "bfp8_weight_share": ("bfp8_b share of weights", "tenstorrent"),
+    "fp8_mac_share": ("FP8 share of MACs", "hopper"),
+}
+
+
+def is_kept(results: Results) -> bool:
+    """Whether the study says that every gate was kept."""
+    return bool(results.summary["verdict"] == "kept")
+
+
+def verdict(results: Results) -> Html:
+    """The first section."""
+    summary = results.summary
+    kept = is_kept(results)
+    mark = "\u2713 Kept" if kept else "\u2717 Broken"
+    rows = gate_rows(results)
+    said = element("p", {"class": f"verdict {'kept' if kept else 'broken'}"}, element("strong", {}, mark), _words(rows))
+    parts = [said]
+    if kept != (bool(rows) and all(row.kept for row in rows)):
+        parts.append(note("The gates below do not say the same as the verdict of the summary: do not rely on it."))
+    if not kept:
+        worst = sorted((row for row in rows if not row.kept), key=lambda row: row.relative_or_worst)
+        parts.append(listed(row.sentence for row in worst))
+    if summary.get("message"):
+        parts.append(paragraph(f"The search says: {summary['message']}."))
+    count = len(unjudged(summary))
+    if count:
+        parts.append(paragraph(f"{amount(count, 'gate')} could not be judged; the reasons are with the gates."))
+    facts = [("Card", _card(results)), *_shares(summary), *_prices(summary)]
+    pairs = (element("div", {}, element("dt", {}, name), element("dd", {}, value)) for name, value in facts)
+    parts.append(element("dl", {"class": "facts"}, *pairs))
+    return section("verdict", "Verdict", *parts)
+
+
+def _words(rows: tuple[GateRow, ...]) -> str:
+    broken = sum(not row.kept for row in rows)
+    if not rows:
+        return ": no gate was judged, so nothing is promised."
+    if not broken:
+        return f": all of the {amount(len(rows), 'gate')} hold." if len(rows) > 1 else ": the one gate holds."
+    return f": {broken} of {amount(len(rows), 'gate')} {'does' if broken == 1 else 'do'} not hold."
+
+
+def _card(results: Results) -> str:
+    title = results.summary.get("device_title")
+    backend = results.summary.get("backend")
+    extra = [str(part) for part in (title, backend) if part]
+    return str(results.summary["device"]) + (f" ({', '.join(extra)})" if extra else "")
+
+
+def _shares(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    backend = str(summary.get("backend", ""))
+    known = {owner for _, owner in SHARES.values()}
+    asked = {owner for owner in known if backend.startswith(owner)} or known
+    shown = []
+    for key, (title, owner) in SHARES.items():
+        share = number(summary.get(key))
+        if owner in asked and (share is not None or len(asked) == 1):
+            shown.append((title, percent(share)))
+    return shown
+
+
+def _prices(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
+    cost = summary.get("cost")
+    if not isinstance(cost, dict):
+        return [("Cost per stream", MISSING)]
+    shown: list[tuple[str, str | Html]] = []
+    for side, title in (("candidate", "Cost per stream"), ("baseline", "Baseline's cost per stream")):
+        low, middle, high = price_range(cost, side, "usd_per_stream")
+        lines = [element("strong", {}, usd(middle)), f" on {device_of(cost, side)}"]
+        if low is not None or high is not None:
+            lines.append(f", {usd(low)} to {usd(high)}")
+        shown.append((title, joined(lines)))
+    ratio, low, high = (number(cost.get(key)) for key in ("ratio", "low", "high"))
+    told = f"{significant(ratio)} times the baseline's" if ratio is not None else "no ratio"
+    told += f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
+    return [*shown, ("Price ratio", told)]
