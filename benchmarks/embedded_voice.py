@@ -4,16 +4,18 @@
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 
-from audio_eval.audio import write_wav
-from audio_eval.suite import ReferenceClip
+from audio_eval.suite import METRICS, ReferenceClip
 from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.model import Clip
 
-METRICS = ("stoi", "estoi", "pesq_wb", "log_mel_l1", "lsd_db", "f0_cents", "voicing_error")
+NAMES = ("stoi", "estoi", "pesq_wb", "log_mel_l1", "lsd_db", "f0_cents", "voicing_error")
 
 
 def main() -> None:
@@ -22,21 +24,27 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     voice = EmbeddedVoice.load()
-    rows = []
-    for number, clip in enumerate(bundled_clips()):
-        assert clip.natural is not None
-        rendered = voice.render(clip).numpy()
-        rows.append(ReferenceClip(clip.natural, voice.sample_rate_hz).score(rendered, METRICS))
-        if arguments.samples and number < 4:
-            arguments.samples.mkdir(parents=True, exist_ok=True)
-            write_wav(arguments.samples / f"{clip.name}_embedded.wav", rendered, voice.sample_rate_hz)
-            write_wav(arguments.samples / f"{clip.name}_training_voice.wav", clip.natural, voice.sample_rate_hz)
-    print(f"{len(rows)} sentences held back, true durations, against the training voice")
-    print(f"{'metric':15} {'mean':>8} {'worst':>8}")
-    for metric in METRICS:
-        values = np.array([row[metric] for row in rows])
-        worst = values.min() if metric in ("stoi", "estoi", "pesq_wb") else values.max()
-        print(f"{metric:15} {values.mean():8.4f} {worst:8.4f}")
+    clips = bundled_clips()
+    own = [score(voice, clip, clip.inputs[:2]) for clip in clips]
+    forced = [score(voice, clip, clip.inputs) for clip in clips]
+    print(f"{len(clips)} sentences held back, true durations, against the training voice")
+    print(f"{'metric':15} {'own F0, mean':>14} {'worst':>8} {'true F0, mean':>14} {'worst':>8}")
+    for metric in NAMES:
+        columns = [np.array([row[metric] for row in rows]) for rows in (own, forced)]
+        higher = METRICS[metric].better == "higher"
+        shown = [f"{c.mean():14.4f} {c.min() if higher else c.max():8.4f}" for c in columns]
+        print(f"{metric:15} {' '.join(shown)}")
+    for clip in clips[:4] if arguments.samples else ():
+        arguments.samples.mkdir(parents=True, exist_ok=True)
+        for kind, samples in (("embedded", voice.module(*clip.inputs[:2]).numpy()), ("training_voice", clip.natural)):
+            soundfile.write(arguments.samples / f"{clip.name}_{kind}.flac", samples, voice.sample_rate_hz)
+
+
+def score(voice: EmbeddedVoice, clip: Clip, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
+    """Scores of a clip rendered from these inputs, against its recording."""
+    assert clip.natural is not None
+    rendered = voice.render(replace(clip, inputs=inputs)).numpy()
+    return ReferenceClip(clip.natural, voice.sample_rate_hz).score(rendered, NAMES)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "seconds": round(seconds, 1),
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
+        "unforced": found.unforced,
         "left_high": _left_high(setting, study, found),
         "against": f"{recipe.cost.against.device} in {recipe.cost_scheme.name}",
         "cost": _cost(setting, found.policy),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from precision.search.problem import Choice, Problem
 from precision.site import Site
 from precision.study import Study
 from precision_search.progress import Progress
+from precision_search.unforced import unforced
 from precision_search.wire import Setting
 from precision_search.workers import Workers
 from voice.intercept import intercept
@@ -63,6 +65,8 @@ class Found:
     references: tuple[Samples, ...]
     rendered: tuple[Samples, ...]
     """The clips held back under the policy."""
+    unforced: dict[str, Any] | None
+    """What moved when nothing was forced; None for a model that is forced nothing."""
 
 
 def calibrated(setting: Setting, progress: Progress) -> Calibration | None:
@@ -115,9 +119,21 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         count = len(setting.held_back_clips)
         rendered = tuple(samples for samples, _ in crew.render("held_back", policy, count, ()))
         references = tuple(reference.reference for reference in crew.local.of("held_back").references)
+    progress.begin("rendering the clips with nothing forced")
+    free = unforced(setting, policy, calibration)
     progress.end()
     return Found(
-        policy, heard, yardstick, outcome, repairs, problem, jury.held_back, jury.evaluations, references, rendered
+        policy=policy,
+        heard=heard,
+        baseline=yardstick,
+        outcome=outcome,
+        repairs=repairs,
+        problem=problem,
+        bench=jury.held_back,
+        evaluations=jury.evaluations,
+        references=references,
+        rendered=rendered,
+        unforced=free,
     )
 
 

@@ -25,10 +25,18 @@ def table(summary: Mapping[str, Any]) -> str:
             f"  {gate['metric']:30} {gate['over']:12} {threshold:>11} {row[0]:>10} {row[1]:>10} {row[2]:>10}{mark}"
         )
     lines += [f"  {left['metric']:30} not judged: {left['reason']}" for left in summary["unjudged"]]
+    if summary["unforced"] is not None:
+        lines += ["", _unforced(summary["unforced"])]
     lines += ["", *_price(summary)]
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
     return "\n".join(lines)
+
+
+def _unforced(found: Mapping[str, Any]) -> str:
+    pitch = "" if found["f0_cents"] is None else f", their F0 {found['f0_cents']:.2g} cents off"
+    same = f"{found['same_length']} of {found['clips']}"
+    return f"  nothing forced: {same} clips have the length that fp32 gives them{pitch}"
 
 
 def _price(summary: Mapping[str, Any]) -> list[str]:

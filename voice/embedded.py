@@ -37,21 +37,25 @@ class EmbeddedModel(nn.Module):
         self.acoustic = Acoustic(acoustic or AcousticConfig())
         self.vocoder = Vocoder(vocoder or VocoderConfig())
 
-    def forward(self, phones: Tensor, durations: Tensor | None = None) -> Tensor:
+    def forward(self, phones: Tensor, durations: Tensor | None = None, f0_hz: Tensor | None = None) -> Tensor:
         """Speak.
 
         Args:
             phones: [phones] indices.
-            durations: [phones] frames of 16 ms, forced; None or empty leaves them to the model.
+            durations: [phones] frames of 16 ms, forced; None leaves them to the prosody network.
+            f0_hz: [frames] forced, 0 where unvoiced; needs forced durations; None leaves it to the prosody network.
 
         Returns:
             Waveform [frames * 256], float32, about -1..1.
         """
         rhythm = self.prosody.encode(phones[None])
         predicted = torch.exp(self.prosody.log_durations(rhythm))[0].round().long().clamp(1, MAX_FRAMES_A_PHONE)
-        places, features = frame_places(predicted if durations is None or durations.numel() == 0 else durations)
+        places, features = frame_places(predicted if durations is None else durations)
         octaves, voicing = self.prosody.contour(rhythm, places[None], features[None])
         voiced = (voicing > 0).to(octaves.dtype)
+        if f0_hz is not None:
+            voiced = (f0_hz[None] > 0).to(octaves.dtype)
+            octaves = torch.log2(f0_hz[None].clamp(min=1.0) / F0_CENTRE_HZ)
         frames = self.acoustic.stretch(self.acoustic.encode(phones[None]), places[None], features[None])
         mel = self.acoustic.decode(frames, octaves, voiced)
         f0_hz = F0_CENTRE_HZ * torch.exp2(octaves.clamp(-2.0, 2.0)) * voiced
@@ -70,7 +74,7 @@ class EmbeddedVoice:
     sample_rate_hz: int = 16000
     protected: Mapping[str, str] = field(
         default_factory=lambda: {
-            "prosody.duration.*": "it decides the length of the speech, which clips with forced durations cannot show"
+            "prosody.*": "it decides timing and pitch, which clips with forced durations and F0 cannot show"
         }
     )
 
@@ -97,6 +101,10 @@ class EmbeddedVoice:
             waveform: Tensor = self.module(*clip.inputs)
         return waveform
 
+    def unforced(self, clip: Clip) -> Clip:
+        """The same sentence with the model's own durations and F0."""
+        return Clip(clip.name, clip.inputs[:1], clip.seconds, None)
+
     def speak(self, text: str) -> Tensor:
         """Waveform [time] of a text, with the model's own durations."""
         return self.render(self.clip_of_text(text))
@@ -109,11 +117,12 @@ class EmbeddedVoice:
 
 
 def bundled_clips() -> tuple[Clip, ...]:
-    """The sentences that the package brings: none was trained on; true durations, the training voice beside."""
+    """The sentences that the package brings: none was trained on; durations, F0 and sound of the training voice."""
     clips = []
     for row in json.loads((DATA / "clips.json").read_text(encoding="utf-8")):
         phones = torch.tensor([index_of(phone) for phone in row["phones"].split()])
         with (DATA / "clips" / f"{row['name']}.flac").open("rb") as file:
             natural, rate = soundfile.read(file, dtype="float32")
-        clips.append(Clip(row["name"], (phones, torch.tensor(row["durations"])), len(natural) / rate, natural))
+        inputs = (phones, torch.tensor(row["durations"]), torch.tensor(row["f0_hz"]))
+        clips.append(Clip(row["name"], inputs, len(natural) / rate, natural))
     return tuple(clips)

@@ -174,6 +174,9 @@ class HifiganVoice:
             frames = log_mel(torch.from_numpy(natural)[None], mel)
         return Clip(name, (frames,), len(natural) / self.sample_rate_hz, natural)
 
+    def unforced(self, clip: Clip) -> None:
+        """Give None: nothing is forced on a vocoder."""
+
     def render(self, clip: Clip) -> Tensor:
         """Give the waveform [time] float32 in -1..1 of a clip's log-mel frames."""
         (mel,) = clip.inputs

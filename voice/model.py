@@ -40,5 +40,8 @@ class Voice(Protocol):
     def protected(self) -> Mapping[str, str]:
         """Sites that are never lowered, and why; may be empty."""
 
+    def unforced(self, clip: Clip) -> Clip | None:
+        """The clip with all that is forced on it (durations, F0, tokens) left to the model; None where nothing is."""
+
     def render(self, clip: Clip) -> Tensor:
         """Give the waveform [time] float32 in -1..1, the same every time, under inference_mode."""

@@ -44,6 +44,7 @@ def main() -> None:
                 "text": utterance.text,
                 "phones": " ".join(utterance.phones),
                 "durations": utterance.durations.tolist(),
+                "f0_hz": [round(float(f0), 1) for f0 in utterance.f0_hz],
             }
         )
     text = ",\n".join(json.dumps(row) for row in rows)
