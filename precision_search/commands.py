@@ -88,10 +88,8 @@ def check(source: str, overrides: Sequence[str]) -> Answer:
     """Everything that can be known of a recipe without running it."""
     setting = make_setting(read_recipe(source, overrides))
     lines = [describe(setting)]
-    for (site, scheme), reason in setting.refused.items():
-        lines.append(f"  refused   {site} as {scheme}: {reason}")
-    for site, reason in setting.protected.items():
-        lines.append(f"  protected {site}: {reason}")
+    lines += _grouped("refused", [(f"{scheme}: {why}", site) for (site, scheme), why in setting.refused.items()])
+    lines += _grouped("protected", [(why, site) for site, why in setting.protected.items()])
     lines.append(f"  nothing wrong; run it with: precision-search run {source}")
     data = {
         "recipe": setting.recipe.name,
@@ -103,6 +101,17 @@ def check(source: str, overrides: Sequence[str]) -> Answer:
         "protected": dict(setting.protected),
     }
     return Answer(data, "\n".join(lines))
+
+
+def _grouped(word: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
+    """One line a reason, with the sites that it holds for: all of them if few."""
+    by_reason: dict[str, list[str]] = {}
+    for reason, site in reasons:
+        by_reason.setdefault(reason, []).append(site)
+    return [
+        f"  {word} {reason}\n      {len(names)} sites: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def sites(source: str, overrides: Sequence[str]) -> Answer:

@@ -1,0 +1,69 @@
+import pytest
+
+from precision.policy import Policy
+from precision_search.unforced import unforced
+from precision_search.wire import (
+    Setting,
+    SetupError,
+    backend_of,
+    devices,
+    make_setting,
+    packaged_recipes,
+    read_recipe,
+    study_header,
+)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return make_setting(read_recipe("tts_blackhole", ("data.search=1", "data.held_back=2")))
+
+
+def test_every_packaged_recipe_loads():
+    assert set(packaged_recipes()) >= {"tts_blackhole", "tts_hopper", "hifigan_blackhole"}
+    for name in packaged_recipes():
+        assert read_recipe(name, ()).name == name
+
+
+def test_a_recipe_that_is_not_there_names_those_that_are():
+    with pytest.raises(SetupError, match="tts_blackhole"):
+        read_recipe("tts_blackhole.yml", ())
+
+
+def test_every_card_has_a_backend_or_says_that_it_has_none():
+    for card in devices().values():
+        if card.backend is None:
+            with pytest.raises(SetupError, match="compared with"):
+                backend_of(card)
+        else:
+            assert backend_of(card).name == card.backend
+
+
+def test_protected_sites_keep_the_baseline(setting):
+    assert setting.protected
+    for site in setting.protected:
+        assert site.startswith("prosody.")
+        assert setting.space[site] == (setting.recipe.baseline,)
+    assert len(setting.space) == len(setting.sites)
+
+
+def test_hopper_refuses_what_it_cannot_run():
+    hopper = make_setting(read_recipe("tts_hopper", ("data.search=1", "data.held_back=2")))
+    assert "transposed" in hopper.refused["vocoder.stages.0.up", "fp8_e4m3"]
+    assert "E5M2" in hopper.refused["vocoder.pre", "fp8_e5m2"]
+    assert ("acoustic.encoder.0.project", "fp8_e5m2") not in hopper.refused
+
+
+def test_a_header_tells_weights_clips_and_code(setting):
+    header = study_header(setting)
+    assert header == study_header(setting)
+    other = make_setting(read_recipe("tts_blackhole", ("data.search=1", "data.held_back=3")))
+    assert {key for key in header if header[key] != study_header(other)[key]} == {"recipe_digest", "clips"}
+
+
+def test_nothing_forced_is_told_of_a_model_that_forces(setting):
+    found = unforced(setting, Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline), None)
+    assert found is not None
+    assert found["clips"] == 2
+    assert 0 <= found["same_length"] <= 2
+    assert 0 <= found["length_change"] < 0.1
