@@ -26,12 +26,14 @@ from precision_search.report.markup import (
 from precision_search.report.results import Option, Results, SiteRow
 
 CLASSES = 9
+DECADES = 1e4
+"""Below a ten-thousandth of the worst damage, all are one."""
 CHOSEN = "\u25cf"
 
 
 @dataclass(frozen=True, slots=True)
 class LogScale:
-    """Classes of equal width in the logarithm, from the smallest positive value to the largest finite one."""
+    """Classes of equal width in the logarithm, up to the largest finite value and over four decades at most."""
 
     low: float
     high: float
@@ -40,7 +42,7 @@ class LogScale:
     def of(cls, values: Sequence[float]) -> "LogScale | None":
         """The scale of some values; None where none is positive and finite."""
         found = [value for value in values if value > 0 and math.isfinite(value)]
-        return cls(min(found), max(found)) if found else None
+        return cls(max(min(found), max(found) / DECADES), max(found)) if found else None
 
     def step(self, value: float) -> int:
         """Class of a value, 0 to 8; what is not above 0 is in the lowest, infinity in the highest."""
@@ -88,9 +90,11 @@ def _heat_map(results: Results, metric: str) -> tuple[Html, ...]:
 
 
 def _legend(scale: LogScale) -> Html:
-    steps = range(CLASSES) if scale.high > scale.low else range(1)
-    swatches = (element("span", {"class": f"h{step}"}, significant(scale.edge(step), 2)) for step in steps)
-    return element("p", {"class": "legend"}, "Each shade begins at: ", *swatches, f" and ends at {_short(scale.high)}")
+    if scale.low == scale.high:
+        return note(f"Every damage above 0 is {_short(scale.high)}.")
+    under = element("span", {"class": "h0"}, f"under {_short(scale.edge(1))}")
+    above = (element("span", {"class": f"h{step}"}, f"from {_short(scale.edge(step))}") for step in range(1, CLASSES))
+    return element("p", {"class": "legend"}, "Shades: ", under, *above, f" to {_short(scale.high)}")
 
 
 def _short(value: float) -> str:

@@ -58,11 +58,12 @@ def percent(share: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """US dollars, with three significant digits."""
+    """US dollars: whole from 100 up, cents below, three significant digits under a dollar."""
     if value is None or not math.isfinite(value):
         return significant(value)
-    cents = f"{value:,.2f}" if 1 <= abs(value) < 1000 else significant(value)
-    return f"${cents}"
+    if abs(value) < 1:
+        return f"${significant(value)}"
+    return f"${value:,.2f}" if abs(value) < 100 else f"${value:,.0f}"
 
 
 def duration(seconds: float | None) -> str:

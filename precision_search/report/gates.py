@@ -110,7 +110,7 @@ def gates(results: Results) -> Html:
             row(
                 row_head(str(entry.get("metric", "?"))),
                 cell(str(entry.get("over", MISSING))),
-                cell(str(entry.get("reason", "no reason recorded"))),
+                cell(str(entry.get("reason", "no reason recorded")), {"class": "prose"}),
             )
             for entry in left
         )

@@ -73,11 +73,9 @@ def row_head(child: "Html | str", scope: str = "row") -> Html:
 
 
 def breakable(name: str) -> Html:
-    """A dotted name that a narrow column may break, after a dot, an underscore or before a number sign."""
-    told = safe(name)
-    for mark in (".", "_"):
-        told = Html(told.replace(mark, f"{mark}<wbr>"))
-    return told
+    """A name that a narrow column may break: after a dot or an underscore, before a number sign."""
+    marked = name.replace(".", ".\0").replace("_", "_\0").replace("#", "\0#")
+    return joined(marked.split("\0"), Html("<wbr>"))
 
 
 def row(*cells: Html) -> Html:

@@ -98,7 +98,11 @@ def _table(cost: Mapping[str, Any]) -> Html:
             rows.append(_texts(title, [MISSING] * 2))
             continue
         for index, case in enumerate(CASES):
-            rows.append(_numbers(f"{title}, {case}", [usd(found[index]) for found in ranges]))
+            rows.append(
+                _numbers(
+                    f"{title}, {case}", ["not known" if found[index] is None else usd(found[index]) for found in ranges]
+                )
+            )
     limits = [str(_served(cost, side, "middle", "limited_by") or MISSING) for side in SIDES]
     rows.append(_texts("Streams are limited by", limits))
     caption = "Candidate and baseline; low is the cheapest outcome of all ranges, high the dearest"
@@ -106,7 +110,7 @@ def _table(cost: Mapping[str, Any]) -> Html:
 
 
 def _texts(title: str, values: list[str]) -> Html:
-    return row(row_head(title), *(cell(value) for value in values))
+    return row(row_head(title), *(cell(value, {"class": "prose"}) for value in values))
 
 
 def _numbers(title: str, values: list[str]) -> Html:

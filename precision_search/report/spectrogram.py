@@ -48,11 +48,11 @@ def draw(reference: Samples, candidate: Samples, sample_rate_hz: int) -> bytes:
     peak = float(max(ours.max(), theirs.max()))
     panels = {"reference": ours, "candidate": theirs, "difference": np.abs(ours - theirs)}
     # A user's own settings of matplotlib must not change the picture.
-    with matplotlib.style.context("default"):
+    with matplotlib.style.context(["default", {"font.size": 13}]):
         figure = Figure(figsize=(7.6, 6.2), dpi=_DPI)
         FigureCanvasAgg(figure)
         axes = figure.subplots(3, 1, sharex=True)
-        figure.subplots_adjust(left=0.08, right=0.86, bottom=0.08, top=0.95, hspace=0.22)
+        figure.subplots_adjust(left=0.09, right=0.84, bottom=0.09, top=0.95, hspace=0.28)
         # Few shades make a small file.
         norm = BoundaryNorm(np.arange(-RANGE_DB, _STEP_DB / 2, _STEP_DB), 256)
         extent = (0.0, length / sample_rate_hz, 0.0, sample_rate_hz / 2000)
@@ -66,11 +66,11 @@ def draw(reference: Samples, candidate: Samples, sample_rate_hz: int) -> bytes:
                 norm=norm,
                 interpolation="nearest",
             )
-            panel.set_title(name, fontsize=11, loc="left")
+            panel.set_title(name, fontsize=14, loc="left")
             panel.set_ylabel("kHz")
         axes[-1].set_xlabel("seconds")
         ticks = np.arange(-RANGE_DB, 1, 20)
-        scale = figure.add_axes((0.885, 0.08, 0.02, 0.87))
+        scale = figure.add_axes((0.865, 0.09, 0.02, 0.86))
         figure.colorbar(image, cax=scale, label="dB under the peak", ticks=ticks, spacing="proportional")
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 9})

@@ -66,7 +66,7 @@ align-items:center;padding:.15rem 0}
 figure{margin:1rem 0}
 figcaption{font-size:.9rem}
 .plot{display:block;width:100%;max-width:34rem;height:auto;font:11px system-ui,sans-serif}
-.wide .plot{max-width:44rem}
+.wide .plot{max-width:38rem}
 .plot text{fill:#181818}
 .plot .axis{stroke:#181818}
 .plot .grid{stroke:#e2e2e2}
@@ -89,8 +89,11 @@ body{padding:.75rem}
 .margins .track{grid-column:1/-1;grid-row:2}
 .heat th[scope=row],.sites th[scope=row]{max-width:8rem}
 table{font-size:.8rem}
+.prose{max-width:15rem}
 th,td{padding:.25rem .4rem}
 .gates th[scope=row]{max-width:7rem}
+.cost th[scope=row]{max-width:8rem}
+.cost td{max-width:7rem}
 }
 @media print{
 .scroll{max-height:none;overflow:visible;border:0}

@@ -25,7 +25,7 @@ from precision.study import Study
 from precision_search.report import write_report
 from precision_search.report.damage import LogScale
 from precision_search.report.figures import percent, significant, told_apart
-from precision_search.report.markup import VOID, Html, element
+from precision_search.report.markup import VOID, Html, breakable, element
 from precision_search.report.plots import Axis
 from precision_search.report.prediction import spearman
 from precision_search.report.spectrogram import draw, levels_db, magnitudes
@@ -264,6 +264,9 @@ class TestPage:
         if all(letter >= " " for letter in content) and content:
             assert "".join(reader.texts) == content.encode("utf-8", "replace").decode()
 
+    def test_names_break_where_they_may_and_stay_escaped(self):
+        assert breakable("a.b_c<#op0") == "a.<wbr>b_<wbr>c&lt;<wbr>#op0"
+
     def test_markup_is_not_escaped_twice(self):
         inner = element("b", {}, "a < b")
         assert element("p", {}, inner) == "<p><b>a &lt; b</b></p>"
@@ -497,6 +500,7 @@ class TestFigures:
         assert steps[0] >= 0
         assert steps[-1] <= 8
         assert LogScale.of([0.0, math.nan, math.inf]) is None
+        assert LogScale.of([1e-12, 2.0]).low == 2e-4
 
 
 class TestSpectrogram:
