@@ -26,17 +26,19 @@ def table(summary: Mapping[str, Any]) -> str:
         )
     lines += [f"  {left['metric']:30} not judged: {left['reason']}" for left in summary["unjudged"]]
     if summary["unforced"] is not None:
-        lines += ["", _unforced(summary["unforced"])]
+        lines += ["", f"  {unforced_sentence(summary['unforced'])}"]
     lines += ["", *_price(summary)]
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
     return "\n".join(lines)
 
 
-def _unforced(found: Mapping[str, Any]) -> str:
+def unforced_sentence(found: Mapping[str, Any]) -> str:
+    """What moved when nothing was forced on the model, in one sentence; `found` as `unforced` gives it."""
     pitch = "" if found["f0_cents"] is None else f", their F0 {found['f0_cents']:.2g} cents off"
-    same = f"{found['same_length']} of {found['clips']}"
-    return f"  nothing forced: {same} clips have the length that fp32 gives them{pitch}"
+    return (
+        f"nothing forced: {found['same_length']} of {found['clips']} clips have the length that fp32 gives them{pitch}"
+    )
 
 
 def _price(summary: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from precision_search.report.markup import (
     table,
 )
 from precision_search.report.results import Results
+from precision_search.table import unforced_sentence
 
 HEADS = ("Metric", "Over", "Threshold", "Value", "Margin", "Kept", "Baseline's value")
 
@@ -104,6 +105,9 @@ def gates(results: Results) -> Html:
     parts = (
         [_table(rows, results.summary), _bars(rows)] if rows else [note("The summary holds no gates that were judged.")]
     )
+    if isinstance(results.summary.get("unforced"), dict):
+        sentence = unforced_sentence(results.summary["unforced"])
+        parts.append(paragraph(f"Rendered once more with {sentence}. No gate hears this."))
     left = unjudged(results.summary)
     if left:
         told = (
