@@ -54,7 +54,7 @@ _TABLE = (
     Metric("f0_cents", pitch.f0_cents, "cents", "lower"),
     Metric("voicing_error", pitch.voicing_error, "share", "lower"),
     Metric("pesq_nb", perceptual.pesq_nb, "MOS-LQO", "higher"),
-    Metric("pesq_wb", perceptual.pesq_wb, "MOS-LQO", "higher", above_hz=15999),
+    Metric("pesq_wb", perceptual.pesq_parity, "MOS-LQO", "higher", above_hz=15999),
     Metric("stoi", perceptual.stoi, "share", "higher"),
     Metric("estoi", perceptual.estoi, "share", "higher"),
     Metric("pesq_change", perceptual.pesq_change, "MOS-LQO", "higher", needs_natural=True, above_hz=15999),

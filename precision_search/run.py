@@ -31,6 +31,8 @@ from precision_search.workers import Workers
 from voice.intercept import intercept
 
 SCALED = ("fp8_e4m3", "fp8_e5m2", "int8")
+REPAIRS = 24
+"""Most policies tried where the best of the search breaks on the clips held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,13 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         assert start is not None
         choice, repairs = start.choice, 0
         if outcome.best is not None:
-            progress.begin("holding the best against the clips held back", recipe.search.evaluations)
+            progress.begin("holding the best against the clips held back", REPAIRS)
             repaired = repair(
                 problem,
                 jury.held_back.budgets,
                 start.choice,
                 partial(jury.evaluate, problem=problem, split="held_back", whole=True),
-                evaluations=recipe.search.evaluations,
+                evaluations=REPAIRS,
                 on_progress=lambda _: progress.step(),
             )
             final = repaired.best or repaired.nearest
