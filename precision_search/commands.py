@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from audio_eval.audio import AudioFileError
-from precision.blocks import format_named, known_formats, stored_bits
+from precision.blocks import BlockFormat, format_named, known_formats, stored_bits
+from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
 from precision.study import LOG, Study, StudyError
 from precision_search.progress import Progress
@@ -146,12 +147,29 @@ def sites(source: str, overrides: Sequence[str]) -> Answer:
 def formats() -> Answer:
     """The number formats."""
     rows = [
-        {"name": name, "stored_bits": stored_bits(name), "definition": repr(format_named(name))}
-        for name in known_formats()
+        {"name": name, "stored_bits": stored_bits(name), **_described(format_named(name))} for name in known_formats()
     ]
-    lines = [f"{'format':12} {'bits':>6}  definition"]
-    lines += [f"{row['name']:12} {row['stored_bits']:6g}  {row['definition']}" for row in rows]
+    keys = ("largest", "smallest", "overflow", "rounding", "block")
+    lines = [
+        f"{'format':12} {'bits':>5} {'largest':>10} {'smallest':>10}  {'overflow':10} {'rounding':31} shared exponent"
+    ]
+    for row in rows:
+        largest, smallest, overflow, rounding, block = (row[key] for key in keys)
+        sizes = " ".join(f"{'-' if size is None else format(size, '.4g'):>10}" for size in (largest, smallest))
+        lines.append(f"{row['name']:12} {row['stored_bits']:5g} {sizes}  {overflow:10} {rounding:31} {block}")
+    lines.append("definitions: precision/formats.py and precision/blocks.py")
     return Answer({"formats": rows}, "\n".join(lines))
+
+
+def _described(fmt: Format | BlockFormat) -> dict[str, Any]:
+    """What tells a format from the others; a block's largest and smallest value depend on its shared exponent."""
+    if isinstance(fmt, Format):
+        rounding = f"nearest, ties {fmt.ties}"
+        sizes = {"largest": fmt.max_value, "smallest": fmt.min_positive}
+        return sizes | {"overflow": fmt.overflow, "rounding": rounding, "block": "-"}
+    block = f"{fmt.block_size} neighbours, {fmt.scale_bits} bits, {fmt.scale_rule.replace('_', ' ')}"
+    rounding = fmt.element_rounding.replace("_", " ")
+    return {"largest": None, "smallest": None, "overflow": fmt.overflow, "rounding": rounding, "block": block}
 
 
 def devices() -> Answer:
