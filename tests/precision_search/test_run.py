@@ -111,7 +111,14 @@ def test_a_killed_run_is_finished_by_resume(study, tiny, tmp_path, kill):
         "--workers",
         "1",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell that runs the tests in the background has them, and their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = folder / "study.jsonl"
     limit = time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n") > 8) and process.poll() is None:
