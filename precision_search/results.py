@@ -240,7 +240,7 @@ def _left_high(setting: Setting, study: Study, found: Found) -> list[dict[str, s
 
 def _why_not(scheme: str, candidate: Any) -> str:
     if candidate is None:
-        return f"{scheme} was not tried here: it damages more than what was"
+        return f"{scheme} was not tried beside the rest of this policy"
     broken = [verdict for verdict in candidate.gates if not verdict.kept]
     if not broken:
         return f"{scheme} keeps the gates on the search clips"
