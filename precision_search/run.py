@@ -149,28 +149,29 @@ def measure_damage(
         for scheme in setting.space[site.name]
         if (site.name, scheme.name) not in setting.refused
     ]
-    # Two schemes that differ in their weights alone are one at a product of two activations.
-    key = {
-        (site.name, scheme.name): (
-            site.name,
-            scheme if site.weight_shape else replace(scheme, name="", weight="", levers=()),
-        )
-        for site, scheme in todo
-    }
-    held = {key[site.name, scheme.name]: study.damage(site.name, scheme) for site, scheme in todo}
-    asked = [(s, c) for i, (s, c) in enumerate(todo) if _is_first(i, todo, key) and held[key[s.name, c.name]] is None]
+    first: dict[tuple[str, Scheme], tuple[Site, Scheme]] = {}
+    for site, scheme in todo:
+        first.setdefault(_alike(site, scheme), (site, scheme))
+    held = {key: study.damage(site.name, scheme) for key, (site, scheme) in first.items()}
+    asked = [key for key, found in held.items() if found is None]
     progress.begin("measuring damage", len(asked))
-    measured = crew.damage([(site.name, scheme) for site, scheme in asked], bench.additive)
-    for (site, scheme), found in zip(asked, measured, strict=True):
+    measured = crew.damage([(first[key][0].name, first[key][1]) for key in asked], bench.additive)
+    for key, found in zip(asked, measured, strict=True):
+        site, scheme = first[key]
         study.add_damage(site.name, scheme, found)
-        held[key[site.name, scheme.name]] = found
+        held[key] = found
         progress.step(f"{site.name} as {scheme.name}")
     damage: dict[tuple[str, str], Mapping[str, float]] = {}
     for site, scheme in todo:
-        known = held[key[site.name, scheme.name]]
+        known = held[_alike(site, scheme)]
         assert known is not None
         damage[site.name, scheme.name] = known
     return damage
+
+
+def _alike(site: Site, scheme: Scheme) -> tuple[str, Scheme]:
+    """A key that is one for schemes that differ in their weights alone, at a product of two activations."""
+    return site.name, scheme if site.weight_shape else replace(scheme, name="", weight="", levers=())
 
 
 def problem_of(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, float]]) -> Problem:
@@ -302,8 +303,3 @@ def hear(setting: Setting, crew: Workers, policy: Policy, split: Split, *, whole
 def _policy_seconds(setting: Setting, model: CostModel, policy: Policy) -> float:
     schemes = dict(policy.schemes)
     return math.fsum(model.site_cost(site, schemes[site.name]).seconds for site in setting.sites)
-
-
-def _is_first(index: int, todo: list[tuple[Site, Scheme]], key: Mapping[tuple[str, str], object]) -> bool:
-    site, scheme = todo[index]
-    return all(key[s.name, c.name] != key[site.name, scheme.name] for s, c in todo[:index] if s.name == site.name)

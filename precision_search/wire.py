@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from audio_eval.audio import AudioFileError, read_folder, resample
+from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
 from audio_eval.suite import METRICS
 from backends.base import Backend
@@ -20,7 +20,7 @@ from precision.policy import Scheme
 from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
 from precision.space import resolve_space
-from voice.checkpoint import CheckpointError, content_digest
+from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hifigan import HifiganVoice
 from voice.model import Clip, Voice
@@ -53,18 +53,13 @@ MODELS: Mapping[str, Callable[[Recipe], Voice]] = {"embedded": _embedded, "hifig
 
 def known_names() -> Known:
     """Every name that a recipe may use."""
-    return Known(models=tuple(MODELS), devices=targets(), metrics=tuple(METRICS), profiles=PROFILES)
+    return Known(models=tuple(MODELS), devices=tuple(devices()), metrics=tuple(METRICS), profiles=PROFILES)
 
 
 @cache
 def devices() -> Mapping[str, Device]:
     """The cards of devices.yaml, by name."""
     return load_devices()
-
-
-def targets() -> tuple[str, ...]:
-    """Cards that a recipe may name: those with a backend, and those to compare with."""
-    return tuple(devices())
 
 
 def packaged_recipes() -> tuple[str, ...]:
@@ -236,17 +231,3 @@ def code_digest() -> str:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-__all__ = [
-    "AudioFileError",
-    "CheckpointError",
-    "Setting",
-    "SetupError",
-    "backend_of",
-    "devices",
-    "make_setting",
-    "packaged_recipes",
-    "read_recipe",
-    "study_header",
-]

@@ -1,0 +1,39 @@
+from collections.abc import Iterator, Sequence
+
+from backends.emulation.audition import Bench
+from precision.policy import Scheme
+from precision.study import Study
+from precision_search.progress import Progress
+from precision_search.run import measure_damage
+from precision_search.wire import make_setting, read_recipe
+
+
+class Counting:
+    """Stands where the workers do: what is asked is counted, nothing is rendered."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Scheme]] = []
+
+    def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
+        for task in tasks:
+            self.asked.append(task)
+            yield dict.fromkeys(metrics, float(len(self.asked)))
+
+
+def test_nothing_is_measured_twice_nor_again_on_resume(tmp_path):
+    setting = make_setting(read_recipe("tts_blackhole", ("data.search=1", "data.held_back=2")))
+    bench = Bench.of(setting.recipe.gates, setting.search_clips, setting.voice.sample_rate_hz)
+    quiet = Progress(quiet=True)
+    first, second = Counting(), Counting()
+    with Study.create(tmp_path / "study", {"recipe": "test"}) as study:
+        found = measure_damage(setting, study, first, bench, quiet)
+    with Study.open(tmp_path / "study", {"recipe": "test"}) as study:
+        again = measure_damage(setting, study, second, bench, quiet)
+    assert again == found
+    assert not second.asked
+    assert set(found) == {(site, scheme.name) for site, schemes in setting.space.items() for scheme in schemes}
+    # At a product of two activations the weights of a scheme mean nothing: bf16_lofi and bfp8_lofi are one there.
+    product = next(site.name for site in setting.sites if not site.weight_shape and site.name not in setting.protected)
+    assert found[product, "bf16_lofi"] is not found[product, "bf16"]
+    assert found[product, "bf16_lofi"] == found[product, "bfp8_lofi"]
+    assert [scheme.name for site, scheme in first.asked if site == product].count("bfp8_lofi") == 0
