@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from calibrate.calibration import Calibration
+from calibrate.moments import Moments
 from precision.policy import Scheme
 from precision.site import Site
 from voice.model import Clip
@@ -33,8 +34,12 @@ class Arithmetic(Protocol):
     def name(self) -> str:
         """What reports call it; says whether it is exact."""
 
-    def prepare(self, call: SiteCall, scheme: Scheme) -> Prepared:
-        """Round weight and bias of the call's site; done once for each (site, scheme)."""
+    def prepare(self, call: SiteCall, scheme: Scheme, moments: Moments | None = None) -> Prepared:
+        """Round weight and bias of the call's site; done once for each (site, scheme).
+
+        Raises:
+            ValueError: a lever of the scheme needs the moments of the site's input, and there are none.
+        """
 
     def compute(self, call: SiteCall, scheme: Scheme, prepared: Prepared, calibration: Calibration | None) -> Tensor:
         """Compute the call under a scheme that the backend does not refuse.

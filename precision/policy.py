@@ -11,8 +11,15 @@ FIDELITIES: tuple[Fidelity, ...] = ("lofi", "hifi2", "hifi3", "hifi4")
 Accumulate = Literal["fp32", "bf16"]
 Granularity = Literal["tensor", "channel"]
 ScaleMode = Literal["static", "dynamic"]
-Lever = Literal["fidelity_rounding", "gain_folding"]
-LEVERS: tuple[Lever, ...] = ("fidelity_rounding", "gain_folding")
+Lever = Literal["fidelity_rounding", "gain_folding", "error_feedback", "bias_correction", "col_tilize", "channel_order"]
+LEVERS: tuple[Lever, ...] = (
+    "fidelity_rounding",
+    "gain_folding",
+    "error_feedback",
+    "bias_correction",
+    "col_tilize",
+    "channel_order",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,11 @@ class Scheme:
     """Whether the scale of a scaled activation format is calibrated or taken from each tensor."""
     levers: tuple[Lever, ...] = ()
     """What is done to the weights, at no cost at run time, to win back accuracy."""
+
+    packer_l1_acc: bool = False
+    """Whether the Tensix packer adds the partial sums of K blocks in memory, instead of reloading them."""
+    in0_block_w: int | None = None
+    """Tiles of K (32 each) between two spills of a partial sum; None: all of K at once, which never spills."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the fields."""

@@ -194,6 +194,8 @@ def _scheme(name: str, entry: SchemeEntry) -> Scheme:
         weight_scale=entry.weight_scale,
         activation_scale=entry.activation_scale,
         levers=entry.levers,
+        packer_l1_acc=entry.packer_l1_acc,
+        in0_block_w=entry.in0_block_w,
     )
 
 

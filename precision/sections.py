@@ -86,6 +86,10 @@ class SchemeEntry:
     """Whether the scale of a scaled activation format is calibrated or taken from each tensor."""
     levers: Annotated[tuple[Lever, ...], Field(title="Levers")] = ()
     """What is done to the weights beforehand, at no cost at run time."""
+    packer_l1_acc: Annotated[bool, Strict(), Field(title="L1 accumulation")] = False
+    """Whether the Tensix packer adds the partial sums of K blocks in memory, instead of reloading them."""
+    in0_block_w: Annotated[Count | None, Field(title="K block")] = None
+    """Tiles of K (32 each) between two spills of a partial sum; left out: all of K at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class HopperArithmetic:
 
     name: str = "hopper"
 
-    def prepare(self, call: SiteCall, scheme: Scheme) -> Prepared:
+    def prepare(self, call: SiteCall, scheme: Scheme, moments: Moments | None = None) -> Prepared:
         """Round weight (to FP8 codes beside a scale, or to the wide format) and bias.
 
         A product of two activations has nothing to prepare. Raises ValueError where the weight is not finite.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from backends.tenstorrent.rounding import pack_float
+from voice.gemm import from_rows, to_columns, to_rows
 from voice.site_call import SiteCall
 
 STEP = 16
@@ -30,7 +30,8 @@ def accumulate_bf16(call: SiteCall, phases: Sequence[tuple[Tensor, Tensor]]) -> 
     Returns:
         float32 holding bf16 values, in the shape of `call.compute()`. Slow: a Python loop over K / 16 * phases.
     """
-    lowered = [(_rows(call, x), _columns(call, weight)) for x, weight in phases]
+    groups = 1 if call.options is None else call.options.groups
+    lowered = [(to_rows(call, x), to_columns(weight, call.op, groups)) for x, weight in phases]
     rows, columns = lowered[0]
     depth = rows.shape[-1]
     total = rows[..., :0] @ columns[..., :0, :]
@@ -39,7 +40,7 @@ def accumulate_bf16(call: SiteCall, phases: Sequence[tuple[Tensor, Tensor]]) -> 
             for start in range(tile, min(tile + 2 * STEP, depth), STEP):
                 step = slice(start, start + STEP)
                 total = _add(total, left[..., step] @ right[..., step, :])
-    return _restore(call, total)
+    return from_rows(call, total)
 
 
 def _add(total: Tensor, partial: Tensor) -> Tensor:
@@ -49,51 +50,3 @@ def _add(total: Tensor, partial: Tensor) -> Tensor:
     partial = torch.floor(partial / quantum + 0.5) * quantum
     total = torch.trunc(total / quantum + torch.copysign(torch.full_like(total, 0.5), total)) * quantum
     return pack_float(total + partial, 7)
-
-
-def _rows(call: SiteCall, x: Tensor) -> Tensor:
-    """Rows of the matrix product: [..., m, k]; of a convolution [batch, groups, positions, taps * channels]."""
-    options = call.options
-    if options is None:
-        return x
-    taps = call.weight.shape[2:]
-    stride: tuple[int, ...] = options.stride
-    padding = [(amount, amount) for amount in options.padding]
-    if call.op == "conv_transpose1d":
-        # The same as a convolution over inputs spread by the stride, with the taps reversed.
-        spread = x.new_zeros((*x.shape[:2], (x.shape[2] - 1) * stride[0] + 1))
-        spread[..., :: stride[0]] = x
-        reach = options.dilation[0] * (taps[0] - 1) - options.padding[0]
-        x, stride, padding = spread, (1,), [(reach, reach + options.output_padding[0])]
-    x = F.pad(x, [amount for pair in reversed(padding) for amount in pair])
-    for axis, count in enumerate(taps):
-        dilation = options.dilation[axis]
-        x = x.unfold(2 + axis, dilation * (count - 1) + 1, stride[axis])[..., ::dilation]
-    x = torch.unflatten(x, 1, (options.groups, -1))  # [batch, groups, channels, *positions, *taps]
-    spatial = len(taps)
-    order = [0, 1, *range(3, 3 + 2 * spatial), 2]
-    return x.permute(order).flatten(2 + spatial).flatten(2, 1 + spatial)
-
-
-def _columns(call: SiteCall, weight: Tensor) -> Tensor:
-    """Columns of the matrix product: [..., k, n]; of a convolution [groups, taps * channels, n]."""
-    options = call.options
-    if options is None:
-        return weight.mT if call.op == "linear" else weight
-    grouped = torch.unflatten(weight, 0, (options.groups, -1))
-    if call.op == "conv_transpose1d":  # [groups, in, out, taps]
-        return grouped.flip(-1).permute(0, 3, 1, 2).flatten(1, 2)
-    spatial = weight.ndim - 2  # [groups, out, in, *taps]
-    return grouped.permute(0, *range(3, 3 + spatial), 2, 1).flatten(1, 1 + spatial)
-
-
-def _restore(call: SiteCall, total: Tensor) -> Tensor:
-    """Put [batch, groups, positions, n] back into the layout of a convolution's result."""
-    options = call.options
-    if options is None:
-        return total
-    result = total.transpose(2, 3).flatten(1, 2)
-    if call.op != "conv2d":
-        return result
-    spans = zip(call.x.shape[2:], call.weight.shape[2:], options.stride, options.padding, options.dilation, strict=True)
-    return torch.unflatten(result, 2, [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in spans])

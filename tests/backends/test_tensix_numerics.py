@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from backends.tenstorrent.numerics import TensixArithmetic, read_activation, store_bias, store_weight
+from backends.tenstorrent.numerics import TensixArithmetic, read_activation
+from backends.tenstorrent.storage import store_bias, store_weight
 from precision.policy import FIDELITIES, Scheme
 from voice.site_call import ConvOptions, SiteCall
 
