@@ -42,7 +42,7 @@ def to_rows(call: SiteCall, x: Tensor) -> Tensor:
 
 
 def to_columns(weight: Tensor, op: Op, groups: int = 1) -> Tensor:
-    """Columns of a weight in torch's layout: [..., k, n] of linear and matmul, [groups, taps * channels, n] of convs."""
+    """Columns of a weight in torch's layout: [..., k, n], of convolutions [groups, taps * channels, n]."""
     if op == "linear":
         return weight.mT
     if op == "matmul":

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backends.base import Prepared
 from calibrate.calibration import Calibration, Operand, UncalibratedSiteError
+from calibrate.moments import Moments
 from precision.formats import FORMATS
 from precision.policy import Scheme
 from precision.site import Op
