@@ -26,6 +26,12 @@ def round_bfp8_for_lofi(weight: Tensor, blocks: WeightBlocks) -> Tensor:
     the block's exponent raised, which doubles everyone's step: each block takes what errs less. The host packer
     stores the result unchanged. Finite values only; denormals count as zero.
     """
+    shared = exponents_for_lofi(weight, blocks)
+    return torch.copysign(codes_for_lofi(weight.abs().double(), shared), weight.double()).float() + 0.0
+
+
+def exponents_for_lofi(weight: Tensor, blocks: WeightBlocks) -> Tensor:
+    """Exponent field under which each block of [channels, k] errs least, spread over its weights, int32."""
     shared = blocks.shared_exponent(weight.contiguous())
     exact = weight.abs().double()
     kept, overflowing = _codes_for_lofi(exact, shared)
@@ -33,8 +39,12 @@ def round_bfp8_for_lofi(weight: Tensor, blocks: WeightBlocks) -> Tensor:
     kept_loss = blocks.reduce((kept - exact).square(), "sum")
     raised_loss = blocks.reduce((raised - exact).square(), "sum")
     crowded = blocks.reduce(overflowing.to(torch.int32), "amax") > 0
-    rounded = torch.where(crowded & (raised_loss < kept_loss), raised, kept)
-    return torch.copysign(rounded, weight.double()).float() + 0.0
+    return shared + (crowded & (raised_loss < kept_loss)).to(torch.int32)
+
+
+def codes_for_lofi(magnitude: Tensor, shared: Tensor) -> Tensor:
+    """Nearest values, of float64 >= 0, on LoFi's grid under exponent fields; held at its largest, 124."""
+    return _codes_for_lofi(magnitude, shared)[0]
 
 
 def _codes_for_lofi(magnitude: Tensor, shared: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +82,19 @@ def fold_gain(weight: Tensor, read: Callable[[Tensor], Tensor], activation_gain:
 
 def truncation_gain(significant_bits: int, kept_bits: int) -> float:
     """<exact, cut> / <cut, cut> of a value of so many significant bits cut to fewer, its logarithm being uniform."""
+    gain, spread = truncation_moments(significant_bits, kept_bits)
+    return gain / (gain**2 + spread)
+
+
+def truncation_moments(significant_bits: int, kept_bits: int) -> tuple[float, float]:
+    """Gain and spread of a cut, taken as gain * value plus noise, for values whose logarithm is uniform.
+
+    Returns:
+        (<exact, cut> / <exact, exact>, mean square of the noise over that of the value).
+    """
     values = torch.arange(1 << (significant_bits - 1), 1 << significant_bits, dtype=torch.float64)
     step = float(1 << (significant_bits - kept_bits))
     cut = (values / step).floor() * step
-    return float((cut * values / values).sum() / (cut * cut / values).sum())
+    # Of a uniform logarithm the density goes as 1 / value, and so does the weight of each square here.
+    gain = float(cut.sum() / values.sum())
+    return gain, float((cut * cut / values).sum() / values.sum()) - gain**2
