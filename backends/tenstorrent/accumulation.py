@@ -1,52 +1,112 @@
-"""Sums kept in bf16: what fp32_dest_acc_en=False does to a long reduction, by one rounding a step.
+"""Sums kept in bf16 (fp32_dest_acc_en=False), step by step as the matrix engine makes them, in torch.
 
-An approximation of the card's own order: every 16 products are summed in fp32, brought to 11 bits under the larger of
-the sum and the running total, and the total is rounded to bf16, half away from zero. The card sums two groups of
-eight, and takes the exponents of the products. Source: ttsim v1.10.0.
+A GEMM cannot show what a rounding at every 16 products does to a long sum, and anything short of the card's own order
+flips roundings that stay in it. So this path is the card's arithmetic to the bit, in exact float32 operations, for
+ordinary values: products and sums between 2**-90 and 2**127. Source: ttsim v1.10.0.
 """
 
-from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from backends.tenstorrent.rounding import pack_float
-from voice.gemm import from_rows, to_columns, to_rows
-from voice.site_call import SiteCall
+from backends.tenstorrent.rounding import clear_low_bits, pack_float
+from backends.tenstorrent.storage import HIGH_A, HIGH_B
+from precision.policy import Fidelity
 
-STEP = 16
-"""Products of one step of the matrix engine; two steps make a tile of K."""
+TILE = 32
+"""Values of K in a tile; one pass over it takes two steps of two groups of eight products."""
 _EXPONENT = 0x7F800000
+# Products have 12 significant bits, so a nudge of 2**-14 turns ties away from zero and moves nothing else across one.
+_NUDGE = 1 + 2.0**-14
+_CHUNK = {"cpu": 1 << 14}
+"""Results computed together: what stays in cache with 16 lanes of each; on a GPU, what fills it."""
+_PASSES: dict[Fidelity, int] = {"lofi": 1, "hifi2": 2, "hifi3": 3, "hifi4": 4}
+# Which slice of (left, right) each pass multiplies, 0 being the high one, and how far its exponents lie below.
+_SLICES = ((0, 0, 1.0), (0, 1, 2.0**-5), (1, 0, 2.0**-7), (1, 1, 2.0**-12))
 
 
-def accumulate_bf16(call: SiteCall, phases: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Compute a call without its bias, rounding the running sum at every 16 products of every phase.
+def accumulate_bf16(left: Tensor, right: Tensor, fidelity: Fidelity, start: Tensor | None = None) -> Tensor:
+    """Multiply [..., m, k] by [..., k, n], rounding the running sum to bf16 at every 16 products of every pass.
+
+    Order: K tile, pass, half of 16. In each step two groups of eight products are aligned to their largest exponent,
+    then both and the running sum to the largest of the three.
 
     Args:
-        call: gives the operation and its geometry.
-        phases: operands (x, weight) of each pass of the multiplier, in the call's layout; the card's order is K tile,
-            then phase, then half tile. Convolutions run over taps, then over channels.
+        left: float32, at most 8 significant bits, as SrcB holds activations; batch axes broadcast.
+        right: the same, as SrcA holds weights.
+        fidelity: which passes run.
+        start: bf16 values [..., m, n] that the sum starts from; 0 without.
 
     Returns:
-        float32 holding bf16 values, in the shape of `call.compute()`. Slow: a Python loop over K / 16 * phases.
+        float32 [..., m, n] holding bf16 values. Inf among the operands gives Inf or NaN. About 100 million products a
+        second and core in hifi4; a GEMM is a hundred times as fast.
     """
-    groups = 1 if call.options is None else call.options.groups
-    lowered = [(to_rows(call, x), to_columns(weight, call.op, groups)) for x, weight in phases]
-    rows, columns = lowered[0]
-    depth = rows.shape[-1]
-    total = rows[..., :0] @ columns[..., :0, :]
-    for tile in range(0, depth, 2 * STEP):
-        for left, right in lowered:
-            for start in range(tile, min(tile + 2 * STEP, depth), STEP):
-                step = slice(start, start + STEP)
-                total = _add(total, left[..., step] @ right[..., step, :])
-    return from_rows(call, total)
+    if right.ndim == 2 and left.ndim > 2:
+        rows = accumulate_bf16(left.flatten(0, -2), right, fidelity, None if start is None else start.flatten(0, -2))
+        return rows.unflatten(0, left.shape[:-1])
+    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    m, n, items = left.shape[-2], right.shape[-1], math.prod(batch)
+    padding = -left.shape[-1] % TILE
+    lefts = F.pad(left, (0, padding)).expand(*batch, -1, -1).reshape(items, m, left.shape[-1] + padding)
+    rights = F.pad(right, (0, 0, 0, padding)).expand(*batch, -1, -1).reshape(items, -1, n)
+    total = left.new_zeros(items, m, n) if start is None else start.reshape(items, m, n).clone()
+    chunk = _CHUNK.get(left.device.type, 1 << 22)
+    together = max(1, chunk // max(m * n, 1))
+    rows_together = max(1, chunk // max(n, 1))
+    for item in range(0, items, together):
+        several = slice(item, item + together)
+        columns = _Lanes.of_right(rights[several])
+        for row in range(0, m, rows_together):
+            part = (several, slice(row, row + rows_together))
+            total[part] = _sum(total[part], _Lanes.of_left(lefts[part]), columns, _PASSES[fidelity])
+    return total.reshape(*batch, m, n)
 
 
-def _add(total: Tensor, partial: Tensor) -> Tensor:
-    largest = torch.maximum(total.abs(), partial.abs())
-    field = (largest.view(torch.int32) & _EXPONENT).clamp_min(11 << 23)
-    quantum = (field - (10 << 23)).view(torch.float32)
-    partial = torch.floor(partial / quantum + 0.5) * quantum
-    total = torch.trunc(total / quantum + torch.copysign(torch.full_like(total, 0.5), total)) * quantum
-    return pack_float(total + partial, 7)
+class _Lanes:
+    """High and low slices of an operand and the powers of two under its values, [steps, groups, lanes, batch, m, n]."""
+
+    def __init__(self, values: Tensor, kept: int, nudge: float) -> None:
+        high = clear_low_bits(values, 23 - kept)
+        low = values - high
+        self.slices = (high * nudge, low * nudge)
+        self.powers = _power_below(values)
+
+    @classmethod
+    def of_left(cls, values: Tensor) -> "_Lanes":
+        items, rows, depth = values.shape
+        return cls(values.permute(2, 0, 1).reshape(depth // 16, 2, 8, items, rows, 1), HIGH_B, _NUDGE)
+
+    @classmethod
+    def of_right(cls, values: Tensor) -> "_Lanes":
+        items, depth, columns = values.shape
+        return cls(values.transpose(0, 1).reshape(depth // 16, 2, 8, items, 1, columns), HIGH_A, 1.0)
+
+
+def _sum(total: Tensor, left: _Lanes, right: _Lanes, passes: int) -> Tensor:
+    for first in range(0, len(left.powers), 2):
+        for low_left, low_right, offset in _SLICES[:passes]:
+            for step in (first, first + 1):
+                products = left.slices[low_left][step] * right.slices[low_right][step]
+                # The exponents are those of the whole operands, also where a slice of one is zero.
+                largest = (left.powers[step] * right.powers[step]).amax(1).mul_(offset).clamp_min_(2.0**-100)
+                total = _step(total, products, largest)
+    return total
+
+
+def _step(total: Tensor, products: Tensor, largest: Tensor) -> Tensor:
+    """One MVMUL: products [2, 8, ...] under powers of two [2, ...] onto the running sum [...]."""
+    groups = products.mul_((1024 / largest).unsqueeze(1)).round_().sum(1).mul_(largest)
+    top = torch.maximum(torch.maximum(largest[0], largest[1]), _power_below(total))
+    scale = 1024 / top
+    # A group is rounded twice, halves to +infinity: first 13 bits below the last one that is kept.
+    groups.mul_(8 * scale).add_(0.5).floor_().mul_(2.0**-13).add_(0.5).floor_()
+    running = total * scale
+    running = torch.trunc(running + torch.copysign(torch.full_like(running, 0.5), running))
+    return pack_float((running + groups[0] + groups[1]).mul_(top).mul_(2.0**-10), 7)
+
+
+def _power_below(values: Tensor) -> Tensor:
+    """The power of two at or below each magnitude; 0 for zeros and denormals."""
+    return (values.view(torch.int32) & _EXPONENT).view(torch.float32)

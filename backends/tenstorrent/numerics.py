@@ -4,13 +4,24 @@ Operands are rounded and cut bit for bit as the card does it; sums are plain fp3
 products at a time (about 70 dB under the result) and may spill partial sums. Source: ttsim v1.10.0 and ttnn 0.81.1.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
-import torch
 from torch import Tensor
 
 from backends.base import Prepared
 from backends.tenstorrent.accumulation import accumulate_bf16
+from backends.tenstorrent.partials import (
+    add_bias,
+    add_in_bf16,
+    adds_in_memory,
+    k_blocks,
+    keeps_fp32,
+    of_channels,
+    of_rows,
+    through_tf32,
+)
 from backends.tenstorrent.rounding import MAGNITUDE_BITS, clear_low_bits, pack_blocks, pack_float, truncate_float
 from backends.tenstorrent.storage import (
     CUTS_ACTIVATION,
@@ -24,7 +35,11 @@ from backends.tenstorrent.storage import (
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Scheme
+from voice.gemm import from_rows, to_columns, to_rows
 from voice.site_call import SiteCall
+
+LAST_A = 9
+"""Mantissa bits that any fidelity reads of the weights' register."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +66,26 @@ class TensixArithmetic:
         if bias is not None:
             check_finite(call.site, "bias", bias)
             bias = store_bias(bias.detach(), call.op, scheme)
-        high = clear_low_bits(stored, 23 - HIGH_A)
         if scheme.fidelity == "lofi":
-            return Prepared(high, bias)
-        second = scheme.accumulate == "bf16" or _reads_low_activation(scheme)
-        whole = clear_low_bits(stored, 23 - read_mantissa(scheme.weight, scheme) + (scheme.weight == "fp32"))
-        return Prepared(whole, bias, weight_high=high if second else None)
+            return Prepared(clear_low_bits(stored, 23 - HIGH_A), bias)
+        # The multiplier never reads the last of tf32's 10 mantissa bits in the weights' register.
+        whole = clear_low_bits(stored, 23 - min(read_mantissa(scheme.weight, scheme), LAST_A))
+        high = clear_low_bits(stored, 23 - HIGH_A) if _takes_two_gemms(scheme) else None
+        return Prepared(whole, bias, weight_high=high)
 
     def compute(self, call: SiteCall, scheme: Scheme, prepared: Prepared, calibration: Calibration | None) -> Tensor:
         """See `Arithmetic.compute`; the calibration is not used."""
-        axis = 1 if call.options is not None else -1
+        blocks = k_blocks(call, scheme)
+        in_memory = adds_in_memory(scheme, blocks)
+        has_bias = prepared.bias is not None
         if scheme.accumulate == "bf16":
-            total = accumulate_bf16(call, _phases(call, scheme, prepared, axis))
-        elif _reads_low_activation(scheme):
-            total = _two_passes(call, scheme, prepared, axis)
+            total = _sum_in_bf16(call, scheme, prepared, blocks, has_bias=has_bias)
         else:
-            x = read_activation(call.x, scheme, axis)
-            weight = _right(call, scheme, prepared)
-            total = call.compute(x, weight, with_bias=False)
+            total = _sum_in_fp32(call, scheme, prepared, blocks, has_bias=has_bias)
         if prepared.bias is not None:
-            # The sum passes through a tf32 register on its way to the bias: 10 mantissa bits, by truncation.
-            total.view(torch.int32).bitwise_and_(-(1 << 13))
+            partial = through_tf32(total) if keeps_fp32(call, scheme, in_memory=in_memory) else pack_float(total, 7)
             shape = (-1, *[1] * (total.ndim - 2)) if call.options is not None else (-1,)
-            total += prepared.bias.view(shape)
+            total = add_bias(partial, prepared.bias.view(shape), scheme)
         return total if scheme.activation == "fp32" else pack_float(total, 7)
 
 
@@ -104,34 +116,62 @@ def _right(call: SiteCall, scheme: Scheme, prepared: Prepared) -> Tensor:
     """The second operand: a prepared weight, or an activation in the weights' place (blocks along its last axis)."""
     if prepared.weight is not None:
         return prepared.weight
-    if scheme.fidelity == "lofi":
-        return _store_activation(call.weight, scheme, -1, HIGH_A)
-    return _store_activation(call.weight, scheme, -1, 9 if scheme.activation == "fp32" else None)
+    return _store_activation(call.weight, scheme, -1, HIGH_A if scheme.fidelity == "lofi" else LAST_A)
 
 
-def _two_passes(call: SiteCall, scheme: Scheme, prepared: Prepared, axis: int) -> Tensor:
-    """HiFi3 and HiFi4 where activations have a low slice."""
-    x = read_activation(call.x, scheme, axis)
-    weight = _right(call, scheme, prepared)
-    if scheme.fidelity == "hifi4":
-        return call.compute(x, weight, with_bias=False)
-    high = clear_low_bits(x, 23 - HIGH_B)
-    weight_high = prepared.weight_high if prepared.weight_high is not None else clear_low_bits(weight, 23 - HIGH_A)
-    total = call.compute(high, weight, with_bias=False)
-    total += call.compute(x.sub_(high), weight_high, with_bias=False)
+def _sum_in_fp32(call: SiteCall, scheme: Scheme, prepared: Prepared, blocks: list[slice], *, has_bias: bool) -> Tensor:
+    """GEMMs of whole operands, cut into blocks of K only where a spill changes more than fp32 sums do."""
+    gemms = _gemms(call, scheme, prepared)
+
+    def product(block: slice) -> Tensor:
+        return _add_up(call.compute(*of_channels(call, block, x, weight), with_bias=False) for x, weight in gemms)
+
+    if call.options is None or len(blocks) == 1:
+        return _add_up(call.compute(x, weight, with_bias=False) for x, weight in gemms)
+    if scheme.packer_l1_acc:
+        if has_bias:
+            return product(slice(0, blocks[-1].stop))
+        # The last block starts from the others' sum, reloaded through a source register.
+        return through_tf32(product(slice(0, blocks[-1].start))).add_(product(blocks[-1]))
+    total = product(blocks[0])
+    for block in blocks[1:]:
+        total = pack_float(total, 7).add_(product(block))
     return total
 
 
-def _phases(call: SiteCall, scheme: Scheme, prepared: Prepared, axis: int) -> list[tuple[Tensor, Tensor]]:
-    """Operands of each pass, in the card's order: high x high, then the weight's low slice, then the activation's."""
-    x = read_activation(call.x, scheme, axis, cut=False)
-    x_high = clear_low_bits(x, 23 - HIGH_B)
+def _sum_in_bf16(call: SiteCall, scheme: Scheme, prepared: Prepared, blocks: list[slice], *, has_bias: bool) -> Tensor:
+    """The card's own order; with packer_l1_acc blocks are summed apart and added up in memory."""
+    assert scheme.fidelity is not None
+    groups = 1 if call.options is None else call.options.groups
+    x = read_activation(call.x, scheme, 1 if call.options is not None else -1, cut=False)
+    rows, columns = to_rows(call, x), to_columns(_right(call, scheme, prepared), call.op, groups)
+    in_memory = adds_in_memory(scheme, blocks)
+    total: Tensor | None = None
+    for block in blocks:
+        k = of_rows(call, block)
+        left, right = rows[..., k], columns[..., k, :]
+        apart = total is None or (in_memory and (has_bias or block is not blocks[-1]))
+        part = accumulate_bf16(left, right, scheme.fidelity, None if apart else total)
+        total = part if total is None or not apart else add_in_bf16(total, part)
+    assert total is not None
+    return from_rows(call, total)
+
+
+def _gemms(call: SiteCall, scheme: Scheme, prepared: Prepared) -> list[tuple[Tensor, Tensor]]:
+    """Operands whose products add up to those of all passes."""
+    x = read_activation(call.x, scheme, 1 if call.options is not None else -1)
     weight = _right(call, scheme, prepared)
-    high = clear_low_bits(weight, 23 - HIGH_A)
-    low, x_low = weight - high, x - x_high
-    passes = {"lofi": 1, "hifi2": 2, "hifi3": 3, "hifi4": 4}[scheme.fidelity or "hifi4"]
-    return [(x_high, high), (x_high, low), (x_low, high), (x_low, low)][:passes]
+    if not _takes_two_gemms(scheme):
+        return [(x, weight)]
+    high = clear_low_bits(x, 23 - HIGH_B)
+    weight_high = prepared.weight_high if prepared.weight_high is not None else clear_low_bits(weight, 23 - HIGH_A)
+    return [(high, weight), (x.sub_(high), weight_high)]
 
 
-def _reads_low_activation(scheme: Scheme) -> bool:
-    return scheme.fidelity not in CUTS_ACTIVATION and scheme.activation not in MAGNITUDE_BITS
+def _takes_two_gemms(scheme: Scheme) -> bool:
+    """HiFi3 leaves out low slice x low slice, which only activations with a low slice have."""
+    return scheme.fidelity == "hifi3" and scheme.accumulate == "fp32" and scheme.activation not in MAGNITUDE_BITS
+
+
+def _add_up(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(Tensor.add_, parts)
