@@ -12,7 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from calibrate.observing import ObservedCall
+from precision.policy import Lever
 
+NEEDS_MOMENTS: frozenset[Lever] = frozenset({"error_feedback", "bias_correction"})
+"""Levers that ask for the moments of a site's input."""
 _CHUNK = 1024
 """Rows summed in fp32 before they are added in float64."""
 CallT = TypeVar("CallT", bound=ObservedCall)
@@ -66,7 +69,8 @@ class MomentsObserver(Generic[CallT]):
             zeros = torch.zeros(groups, k, dtype=torch.float64), torch.zeros(groups, k, k, dtype=torch.float64)
             held = self._sums[site] = (*zeros, 0)
         total, second, counted = held
-        for chunk in rows.float().split(_CHUNK, 1):
+        for start in range(0, count, _CHUNK):
+            chunk = rows[:, start : start + _CHUNK].float()
             total += chunk.sum(1, dtype=torch.float64).cpu()
             second += (chunk.mT @ chunk).cpu()
         self._sums[site] = total, second, counted + count

@@ -1,8 +1,11 @@
 """Preparation: the prepared weights of a model, shared by all engines that compute with them."""
 
+from collections.abc import Mapping
+
 import torch
 
 from backends.base import Arithmetic, Prepared
+from calibrate.moments import NEEDS_MOMENTS, Moments
 from precision.policy import Scheme
 from voice.site_call import SiteCall
 
@@ -10,8 +13,15 @@ from voice.site_call import SiteCall
 class Preparation:
     """A cache of prepared weights by (site, scheme); the model's weights must not change while it lives."""
 
-    def __init__(self, arithmetic: Arithmetic) -> None:
+    def __init__(self, arithmetic: Arithmetic, moments: Mapping[str, Moments] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            arithmetic: of the target.
+            moments: of the inputs of sites, by name, for levers that ask for them.
+        """
         self.arithmetic = arithmetic
+        self._moments = moments or {}
         self._held: dict[tuple[str, Scheme], Prepared] = {}
 
     def __len__(self) -> int:
@@ -23,7 +33,8 @@ class Preparation:
 
         Raises:
             TypeError: an operand is not float32.
-            ValueError: the weight has another shape than at the site's first call.
+            ValueError: the weight has another shape than at the site's first call; a lever asks for moments that are
+                not there.
         """
         for operand, values in (("input", call.x), ("weight", call.weight)):
             if values.dtype != torch.float32:
@@ -35,10 +46,14 @@ class Preparation:
         key = (call.site, scheme)
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = self.arithmetic.prepare(call, scheme)
+            held = self._held[key] = self.arithmetic.prepare(call, scheme, self._moments_for(call.site, scheme))
         elif held.weight is not None and held.weight.shape != call.weight.shape:
             raise ValueError(
                 f"site {call.site}: weight was {tuple(held.weight.shape)} and is {tuple(call.weight.shape)} now; one"
                 " Preparation serves one model"
             )
         return held
+
+    def _moments_for(self, site: str, scheme: Scheme) -> Moments | None:
+        """Those of a site, asked for only where a lever does: they may lie in a file."""
+        return self._moments.get(site) if NEEDS_MOMENTS.intersection(scheme.levers) else None

@@ -125,7 +125,8 @@ def upper_factor(hessian: Tensor) -> Tensor:
     """R, upper triangular, with R R^T = the damped Hessian; of one that is all zero, R = 1."""
     level = float(hessian.diagonal().mean())
     damped = hessian + torch.eye(len(hessian), dtype=torch.float64) * (DAMPING * level if level > 0 else 1.0)
-    return torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    lower: Tensor = torch.linalg.cholesky(damped.flip(0, 1))
+    return lower.flip(0, 1)
 
 
 def compensated(target: Tensor, second: Tensor, gain: float, spread: float) -> tuple[Tensor, Tensor]:
@@ -144,5 +145,6 @@ def compensated(target: Tensor, second: Tensor, gain: float, spread: float) -> t
     factor = upper_factor(hessian)
     noise = target * (spread * second.diagonal())
     # W' = H^-1 gain S W, with H = gain^2 S + N: (W - H^-1 N W) / gain.
-    upper = torch.linalg.solve_triangular(factor, noise.mT, upper=True)
-    return (target - torch.linalg.solve_triangular(factor.mT, upper, upper=False).mT) / gain, hessian
+    half = torch.linalg.solve_triangular(factor, noise.mT, upper=True)
+    lost: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=False).mT
+    return (target - lost) / gain, hessian

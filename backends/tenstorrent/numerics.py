@@ -27,10 +27,8 @@ from backends.tenstorrent.storage import (
     CUTS_ACTIVATION,
     HIGH_A,
     HIGH_B,
-    check_finite,
     read_mantissa,
-    store_bias,
-    store_weight,
+    store_operands,
 )
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
@@ -55,17 +53,14 @@ class TensixArithmetic:
     def prepare(self, call: SiteCall, scheme: Scheme, moments: Moments | None = None) -> Prepared:
         """Round weight and bias as the host stores them, apply the levers, cut to what the fidelity reads.
 
-        A product of two activations has nothing to prepare. Raises ValueError where weight or bias is not finite.
+        A product of two activations has nothing to prepare.
+
+        Raises:
+            ValueError: weight or bias is not finite; a lever needs moments and there are none that fit.
         """
         if call.is_product:
             return Prepared(None, None)
-        groups = 1 if call.options is None else call.options.groups
-        check_finite(call.site, "weight", call.weight)
-        stored = store_weight(call.weight, call.op, groups, scheme)
-        bias = call.bias
-        if bias is not None:
-            check_finite(call.site, "bias", bias)
-            bias = store_bias(bias.detach(), call.op, scheme)
+        stored, bias = store_operands(call, scheme, moments)
         if scheme.fidelity == "lofi":
             return Prepared(clear_low_bits(stored, 23 - HIGH_A), bias)
         # The multiplier never reads the last of tf32's 10 mantissa bits in the weights' register.

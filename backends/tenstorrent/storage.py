@@ -11,8 +11,8 @@ from torch import Tensor
 from backends.tenstorrent.error_feedback import ColumnGrid, Grid, RunGrid, compensated, feed_back
 from backends.tenstorrent.levers import fold_gain, round_bfp8_for_lofi, round_significant, truncation_moments
 from backends.tenstorrent.rounding import MAGNITUDE_BITS, WeightBlocks, clear_low_bits, host_bf16, host_blocks
-from calibrate.moments import Moments
-from precision.policy import Fidelity, Lever, Scheme
+from calibrate.moments import NEEDS_MOMENTS, Moments
+from precision.policy import Fidelity, Scheme
 from precision.site import Op
 from voice.gemm import from_columns, to_columns
 from voice.site_call import SiteCall
@@ -23,8 +23,6 @@ HIGH_B = 6
 _MANTISSA = {"bf16": 7, "fp32": 10, "bfp8_b": 6, "bfp4_b": 2}
 """Mantissa bits of a register datum, by storage format; fp32 is read as tf32 where sums are fp32."""
 CUTS_ACTIVATION: frozenset[Fidelity] = frozenset({"lofi", "hifi2"})
-NEEDS_MOMENTS: frozenset[Lever] = frozenset({"error_feedback", "bias_correction"})
-"""Levers that ask for the moments of a site's input."""
 
 
 def store_operands(call: SiteCall, scheme: Scheme, moments: Moments | None = None) -> tuple[Tensor, Tensor | None]:

@@ -73,9 +73,9 @@ class CountingTensix:
         self.prepared, self.computed = 0, 0
         self.real = TensixArithmetic()
 
-    def prepare(self, call, scheme):
+    def prepare(self, call, scheme, moments=None):
         self.prepared += 1
-        return self.real.prepare(call, scheme)
+        return self.real.prepare(call, scheme, moments)
 
     def compute(self, call, scheme, prepared, calibration):
         self.computed += 1
