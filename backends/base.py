@@ -61,7 +61,11 @@ class Backend(Protocol):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Its arithmetic."""
+        """Its arithmetic, fast enough to search with."""
+
+    @property
+    def exact(self) -> Arithmetic | None:
+        """Its arithmetic to the bit, which decides what is reported as kept; None where the target has none here."""
 
     def refuses(self, site: Site, scheme: Scheme) -> str | None:
         """Say why the target cannot run a site so, and what to do; None where it can."""

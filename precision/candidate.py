@@ -32,6 +32,8 @@ class Candidate:
     """Modelled seconds of the card per second of audio."""
     elapsed_seconds: float
     """Wall time the evaluation took."""
+    arithmetic: str = ""
+    """Name of the arithmetic it was rendered in; empty in the logs of studies that had only one."""
 
     @classmethod
     def of(
@@ -44,12 +46,23 @@ class Candidate:
         gates: Sequence[Verdict],
         seconds_cost: float,
         elapsed_seconds: float,
+        arithmetic: str = "",
     ) -> "Candidate":
         """Make a candidate of a policy; it is kept when every one of `gates` is."""
         names = {site: scheme.name for site, scheme in policy.schemes}
         kept = all(verdict.kept for verdict in gates)
-        verdicts = tuple(gates)
-        return cls(policy.digest, names, split, predicted, scores, verdicts, kept, seconds_cost, elapsed_seconds)
+        return cls(
+            digest=policy.digest,
+            policy=names,
+            split=split,
+            predicted=predicted,
+            scores=scores,
+            gates=tuple(gates),
+            kept=kept,
+            seconds_cost=seconds_cost,
+            elapsed_seconds=elapsed_seconds,
+            arithmetic=arithmetic,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The line of the log; NaN and infinities become the texts nan, inf and -inf, which JSON can hold."""
@@ -60,10 +73,11 @@ class Candidate:
             "split": self.split,
             "predicted": numbers(self.predicted),
             "scores": {clip: numbers(scores) for clip, scores in self.scores.items()},
-            "gates": [_verdict_line(verdict) for verdict in self.gates],
+            "gates": [verdict_line(verdict) for verdict in self.gates],
             "kept": self.kept,
             "seconds_cost": _number(self.seconds_cost),
             "elapsed_seconds": _number(self.elapsed_seconds),
+            "arithmetic": self.arithmetic,
         }
 
     @classmethod
@@ -79,6 +93,7 @@ class Candidate:
             kept=line["kept"],
             seconds_cost=float(line["seconds_cost"]),
             elapsed_seconds=float(line["elapsed_seconds"]),
+            arithmetic=line.get("arithmetic", ""),
         )
 
 
@@ -97,7 +112,8 @@ def floats(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _verdict_line(verdict: Verdict) -> dict[str, Any]:
+def verdict_line(verdict: Verdict) -> dict[str, Any]:
+    """A gate and what was found of it, as every file has it; NaN and infinities are texts, as in `numbers`."""
     gate = verdict.gate
     return {
         "metric": gate.metric,

@@ -43,7 +43,7 @@ class Study:
         self._lines = list(lines)
         self._journal = journal
         self._damages: dict[str, dict[str, float]] = {}
-        self._candidates: dict[tuple[str, str], Candidate] = {}
+        self._candidates: dict[tuple[str, str, str], Candidate] = {}
         for line in self._lines:
             self._index(line)
 
@@ -109,9 +109,9 @@ class Study:
         found = self._damages.get(evaluation_key(site, scheme))
         return dict(found) if found is not None else None
 
-    def candidate(self, digest: str, split: Split) -> Candidate | None:
-        """What was found of a policy on a split of the clips; None where it was not tried there."""
-        return self._candidates.get((digest, split))
+    def candidate(self, digest: str, split: Split, arithmetic: str = "") -> Candidate | None:
+        """What was found of a policy on a split of the clips in an arithmetic; None where it was not tried so."""
+        return self._candidates.get((digest, split, arithmetic))
 
     def candidates(self, split: Split | None = None) -> tuple[Candidate, ...]:
         """Every candidate, in the order first tried; of one split where that is given."""
@@ -152,7 +152,7 @@ class Study:
                 self._damages[line["key"]] = floats(line["damage"])
             elif line["kind"] == "candidate":
                 candidate = Candidate.from_dict(line)
-                self._candidates[candidate.digest, candidate.split] = candidate
+                self._candidates[candidate.digest, candidate.split, candidate.arithmetic] = candidate
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             told = json.dumps(dict(line))[:80]
             raise StudyError(f"{self.folder / LOG} holds a line that lacks a part ({error!r}): {told}") from error

@@ -9,14 +9,16 @@ from typing import Any
 
 from audio_eval.audio import AudioFileError
 from precision.blocks import BlockFormat, format_named, known_formats, stored_bits
+from precision.candidate import verdict_line
 from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
 from precision.study import LOG, Study, StudyError
+from precision_search.jury import Heard, hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
-from precision_search.run import Heard, calibrated, hear
+from precision_search.run import calibrated
 from precision_search.run import run as run_setting
-from precision_search.table import table
+from precision_search.table import gate_lines, table
 from precision_search.wire import Setting, SetupError, make_setting, read_recipe, study_header
 from precision_search.wire import devices as cards
 from precision_search.workers import WorkerError, Workers
@@ -187,48 +189,45 @@ def devices() -> Answer:
     return Answer({"devices": rows}, "\n".join(lines))
 
 
-def evaluate(folder: Path, policy_path: Path | None) -> Answer:
-    """Hear a policy of a study again, on the clips held back."""
+def evaluate(folder: Path, policy_path: Path | None, *, exact: bool, progress: Progress) -> Answer:
+    """Hear a policy of a study again, on the clips held back, in the fast arithmetic or in the exact one."""
     recipe = _recipe_of(folder)
     setting = make_setting(recipe)
+    arithmetic = setting.backend.exact if exact else setting.backend.arithmetic
+    if arithmetic is None:
+        raise CommandError(
+            f"--exact: {setting.backend.name} has no exact arithmetic here; without it the policy is heard in"
+            f" {setting.backend.arithmetic.name}"
+        )
     path = policy_path or folder / "policy.yaml"
     try:
         policy = read_policy(setting, path)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
-    calibration = calibrated(setting, Progress(quiet=True))
+    calibration = calibrated(setting, progress)
     with Workers(setting, calibration, 1) as crew:
-        heard = hear(setting, crew, policy, "held_back", whole=True)
-    return Answer(_verdicts(policy.digest, heard), _verdict_text(heard))
+        rendered = None
+        if exact:
+            clips = setting.held_back_clips
+            progress.begin(f"rendering in {arithmetic.name}, clips", len(clips))
+            rendered = []
+            for clip, samples in zip(clips, crew.render_exactly(policy, [None] * len(clips)), strict=True):
+                rendered.append(samples)
+                progress.step(clip.name)
+        heard = hear(setting, crew, policy, "held_back", whole=True, rendered=rendered)
+    return Answer(*_verdicts(policy.digest, arithmetic.name, heard))
 
 
-def _verdicts(digest: str, heard: Heard) -> dict[str, Any]:
-    return {
+def _verdicts(digest: str, arithmetic: str, heard: Heard) -> tuple[dict[str, Any], str]:
+    gates = [verdict_line(verdict) for verdict in heard.verdicts]
+    data = {
         "policy_digest": digest,
+        "arithmetic": arithmetic,
         "verdict": "kept" if heard.kept else "broken",
-        "gates": [
-            {
-                "metric": verdict.gate.metric,
-                "over": verdict.gate.over,
-                "threshold": verdict.gate.threshold,
-                "value": verdict.value if verdict.value == verdict.value else None,
-                "kept": verdict.kept,
-            }
-            for verdict in heard.verdicts
-        ],
+        "gates": gates,
     }
-
-
-def _verdict_text(heard: Heard) -> str:
-    lines = [f"{'gate':30} {'over':12} {'threshold':>11} {'value':>10}"]
-    for verdict in heard.verdicts:
-        sign = ">=" if verdict.gate.min is not None else "<="
-        lines.append(
-            f"{verdict.gate.metric:30} {verdict.gate.over:12} {sign + format(verdict.gate.threshold, 'g'):>11}"
-            f" {verdict.value:10.4g}{'' if verdict.kept else '  BROKEN'}"
-        )
-    lines.append("every gate kept" if heard.kept else "GATES BROKEN")
-    return "\n".join(lines)
+    said = "every gate kept" if heard.kept else "GATES BROKEN"
+    return data, "\n".join([*gate_lines(gates), f"{said} in {arithmetic}"])
 
 
 def report(folder: Path) -> Answer:

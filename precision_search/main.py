@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "Hold a policy of a study against the gates again.", recipe=False)
     evaluate.add_argument("study", type=Path, help="a study folder")
     evaluate.add_argument("--policy", type=Path, help="a policy file (default: the study's own)")
+    evaluate.add_argument(
+        "--exact", action="store_true", help="in the target's arithmetic to the bit, as the verdict of a run (minutes)"
+    )
     report = command("report", "Write the report of a study again.", recipe=False)
     report.add_argument("study", type=Path, help="a study folder")
     return parser
@@ -106,7 +109,9 @@ def _dispatch(parsed: argparse.Namespace) -> int:
     if parsed.command in ("check", "sites"):
         found = getattr(commands, parsed.command)(parsed.recipe, parsed.set)
     elif parsed.command == "evaluate":
-        found = commands.evaluate(parsed.study, parsed.policy)
+        progress = Progress(quiet=parsed.json)
+        found = commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
+        progress.end()
     elif parsed.command == "report":
         found = commands.report(parsed.study)
     else:

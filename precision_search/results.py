@@ -3,25 +3,28 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from audio_eval.audio import write_wav
 from backends.emulation.audition import excess
 from backends.money import Accounting, compare
 from backends.serving import serve
-from precision.candidate import numbers
-from precision.gates import Verdict
+from precision.candidate import numbers, verdict_line
+from precision.gates import Gate, Verdict
 from precision.policy import Policy
 from precision.shares import shares
 from precision.study import Study, write_atomic
+from precision_search.agreement import agreement
 from precision_search.run import Found
 from precision_search.wire import Setting, devices, study_header
 
-PACKAGES = ("precision-search", "torch", "numpy", "scipy", "librosa", "pesq", "pystoi", "soxr")
+PACKAGES = ("precision-search", "torch", "numpy", "numba", "scipy", "librosa", "pesq", "pystoi", "soxr")
 
 
 def write_results(setting: Setting, study: Study, found: Found, seconds: float) -> dict[str, Any]:
@@ -140,7 +143,11 @@ def _write_samples(setting: Setting, found: Found, folder: Path) -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for clip, reference, candidate in zip(setting.held_back_clips, found.references, found.rendered, strict=True):
         write_wav(folder / "reference" / f"{clip.name}.wav", reference, rate)
-        write_wav(folder / "candidate" / f"{clip.name}.wav", candidate, rate)
+        path = folder / "candidate" / f"{clip.name}.wav"
+        if np.isfinite(candidate).all():
+            write_wav(path, candidate, rate)
+        else:  # no sound file holds NaN; the report names the clip as one that cannot be heard
+            path.unlink(missing_ok=True)
 
 
 def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> dict[str, Any]:
@@ -152,7 +159,10 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         parameters=setting.parameters,
     )
     kept = found.heard.kept and found.outcome.best is not None
-    yardstick = {verdict.gate: verdict.value for verdict in found.baseline.verdicts}
+    searched = setting.backend.arithmetic.name
+    yardstick = {verdict.gate: verdict for verdict in found.baseline.verdicts}
+    fast = {verdict.gate: verdict for verdict in found.heard_fast.verdicts} if found.exact else {}
+    differing = found.fast_snr_db
     return {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
@@ -160,19 +170,23 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "device": setting.device.name,
         "device_title": setting.device.title,
         "backend": setting.backend.name,
-        "arithmetic": setting.backend.arithmetic.name,
+        "arithmetic": found.exact or searched,
+        "search_arithmetic": searched,
+        "exact": found.exact is not None,
+        "agreement": agreement(searched, found.exact, differing) if found.exact and differing else None,
         "verdict": "kept" if kept else "broken",
-        "message": found.outcome.message,
+        "message": _message(found),
         "policy_digest": found.policy.digest,
         "lofi_mac_share": part.lofi_macs,
         "bfp8_weight_share": part.bfp8_weights,
         "fp8_mac_share": part.fp8_macs,
-        "gates": [_gate_line(verdict, yardstick.get(verdict.gate)) for verdict in found.heard.verdicts],
+        "gates": [_gate_line(verdict, yardstick, fast) for verdict in found.heard.verdicts],
         "unjudged": [
             {"metric": left.gate.metric, "over": left.gate.over, "reason": left.reason} for left in found.bench.unjudged
         ],
         "evaluations": found.evaluations,
         "repairs": found.repairs,
+        "exact_repairs": found.exact_repairs,
         "one_optimal": found.outcome.one_optimal and found.repairs == 0,
         "stopped": found.outcome.reason,
         "seconds": round(seconds, 1),
@@ -191,21 +205,23 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
     }
 
 
-def _gate_line(verdict: Verdict, baseline: float | None) -> dict[str, Any]:
-    return {
-        "metric": verdict.gate.metric,
-        "over": verdict.gate.over,
-        "side": "min" if verdict.gate.min is not None else "max",
-        "threshold": verdict.gate.threshold,
-        "value": _plain(verdict.value),
-        "margin": _plain(verdict.margin),
-        "kept": verdict.kept,
-        "bf16_value": _plain(baseline),
-    }
+def _message(found: Found) -> str:
+    """What the search says of itself, and what the clips held back say against it."""
+    if found.outcome.best is None or found.heard.kept:
+        return found.outcome.message
+    last = "in exact arithmetic " if found.exact and found.heard_fast.kept else ""
+    return (
+        f"{found.outcome.message} on the search's clips; on those held back {last}the gates break,"
+        f" {found.repairs} repairs notwithstanding"
+    )
 
 
-def _plain(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _gate_line(verdict: Verdict, baseline: Mapping[Gate, Verdict], fast: Mapping[Gate, Verdict]) -> dict[str, Any]:
+    """A gate in the arithmetic that decides, with the baseline's and the policy's own value in the search's."""
+    line = verdict_line(verdict)
+    for key, others in (("bf16_value", baseline), ("fast_value", fast)):
+        line[key] = verdict_line(others[verdict.gate])["value"] if verdict.gate in others else None
+    return line
 
 
 def _cost(setting: Setting, policy: Policy) -> dict[str, Any]:

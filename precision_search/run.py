@@ -1,8 +1,6 @@
 """Run: a recipe from its setting to a gated policy, stage by stage, each finding in the study before the next."""
 
-import math
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,41 +10,30 @@ import torch
 
 from audio_eval.clip import Samples
 from backends.cost import CostModel
-from backends.emulation.audition import Bench, Scores, excess
+from backends.emulation.audition import Bench
 from calibrate.calibration import Calibration
 from calibrate.observing import observing
-from precision.candidate import Candidate, Split
-from precision.gates import Verdict
 from precision.policy import Policy, Scheme
 from precision.search.driver import repair, search
-from precision.search.outcome import Evaluation, Outcome
+from precision.search.outcome import Outcome
 from precision.search.outcome import Progress as SearchProgress
 from precision.search.problem import Choice, Problem
 from precision.site import Site
 from precision.study import Study
+from precision_search.agreement import snr_db
+from precision_search.jury import Heard, Jury, hear
 from precision_search.progress import Progress
+from precision_search.renders import keep_renders
 from precision_search.unforced import unforced
 from precision_search.wire import Setting
 from precision_search.workers import Workers
 from voice.intercept import intercept
 
+__all__ = ["REPAIRS", "Found", "calibrated", "hear", "measure_damage", "problem_of", "run"]
+
 SCALED = ("fp8_e4m3", "fp8_e5m2", "int8")
 REPAIRS = 24
-"""Most policies tried where the best of the search breaks on the clips held back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What was found of one policy on one split."""
-
-    verdicts: tuple[Verdict, ...]
-    scores: Mapping[str, Scores]
-    """Clip -> metric -> value."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether every gate that was asked was kept."""
-        return all(verdict.kept for verdict in self.verdicts)
+"""Most policies tried in each arithmetic where the best of the search breaks on the clips held back."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +42,27 @@ class Found:
 
     policy: Policy
     heard: Heard
-    """Of the policy on the clips held back."""
+    """Of the policy on the clips held back, in the exact arithmetic where the target has one: what is reported."""
+    heard_fast: Heard
+    """The same in the arithmetic of the search."""
     baseline: Heard
+    """Of the baseline on the clips held back, in the arithmetic of the search."""
     outcome: Outcome
     repairs: int
     """Policies tried after the search because a gate broke on the clips held back."""
+    exact_repairs: int
+    """Those of them that were tried because a gate broke in the exact arithmetic."""
+    exact: str | None
+    """Name of the exact arithmetic; None where the target has none."""
+    fast_snr_db: Mapping[str, float] | None
+    """Clip held back -> how far the fast render is under the exact one; None without exact renders."""
     problem: Problem
     bench: Bench
     """Of the clips held back."""
     evaluations: int
     references: tuple[Samples, ...]
     rendered: tuple[Samples, ...]
-    """The clips held back under the policy."""
+    """The clips held back under the policy, in the arithmetic that decided."""
     unforced: dict[str, Any] | None
     """What moved when nothing was forced; None for a model that is forced nothing."""
 
@@ -94,32 +90,26 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
     recipe = setting.recipe
     calibration = calibrated(setting, progress)
     with Workers(setting, calibration, workers) as crew:
-        jury = Jury(setting, study, crew)
+        jury = Jury(setting, study, crew, progress)
         problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
         outcome = _search(setting, problem, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
         yardstick = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
-        start = outcome.best or outcome.nearest
-        assert start is not None
-        choice, repairs = start.choice, 0
-        if outcome.best is not None:
-            progress.begin("holding the best against the clips held back", REPAIRS)
-            repaired = repair(
-                problem,
-                jury.held_back.budgets,
-                start.choice,
-                partial(jury.evaluate, problem=problem, split="held_back", whole=True),
-                evaluations=REPAIRS,
-                on_progress=lambda _: progress.step(),
-            )
-            final = repaired.best or repaired.nearest
-            assert final is not None
-            choice, repairs = final.choice, len(repaired.tried) - 1
+        choice, fast_repairs, exact_repairs = _decide(problem, jury, outcome, progress)
         policy = jury.policy_of(problem, choice)
-        heard = jury.hear(policy, "held_back")
         progress.begin("rendering the samples")
+        heard_fast = jury.hear(policy, "held_back")
         count = len(setting.held_back_clips)
-        rendered = tuple(samples for samples, _ in crew.render("held_back", policy, count, ()))
+        rendered = [samples for samples, _ in crew.render("held_back", policy, count, ())]
+        heard, differing = heard_fast, None
+        if jury.exact is not None:
+            heard = jury.hear_exactly(policy)
+            fast, rendered = rendered, jury.render_exactly(policy)
+            differing = {
+                clip.name: snr_db(exactly, quickly)
+                for clip, exactly, quickly in zip(setting.held_back_clips, rendered, fast, strict=True)
+            }
+            keep_renders(jury.paths_of(policy))
         references = tuple(reference.reference for reference in crew.local.of("held_back").references)
     progress.begin("rendering the clips with nothing forced")
     free = unforced(setting, policy, calibration)
@@ -127,14 +117,18 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
     return Found(
         policy=policy,
         heard=heard,
+        heard_fast=heard_fast,
         baseline=yardstick,
         outcome=outcome,
-        repairs=repairs,
+        repairs=fast_repairs + exact_repairs,
+        exact_repairs=exact_repairs,
+        exact=jury.exact,
+        fast_snr_db=differing,
         problem=problem,
         bench=jury.held_back,
         evaluations=jury.evaluations,
         references=references,
-        rendered=rendered,
+        rendered=tuple(rendered),
         unforced=free,
     )
 
@@ -202,7 +196,7 @@ def problem_of(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, f
     )
 
 
-def _search(setting: Setting, problem: Problem, jury: "Jury", progress: Progress) -> Outcome:
+def _search(setting: Setting, problem: Problem, jury: Jury, progress: Progress) -> Outcome:
     wanted = setting.recipe.search
     progress.begin("searching", wanted.evaluations)
 
@@ -220,86 +214,43 @@ def _search(setting: Setting, problem: Problem, jury: "Jury", progress: Progress
     )
 
 
-class Jury:
-    """Hears policies, asking the study before and telling it afterwards."""
+def _decide(problem: Problem, jury: Jury, outcome: Outcome, progress: Progress) -> tuple[Choice, int, int]:
+    """The choice that is reported, and the repairs it took in the fast and in the exact arithmetic.
 
-    def __init__(self, setting: Setting, study: Study, crew: Workers) -> None:
-        self._setting = setting
-        self._study = study
-        self._crew = crew
-        self._heard: set[tuple[str, Split]] = set()
-        rate, gates = setting.voice.sample_rate_hz, setting.recipe.gates
-        self.searching = Bench.of(gates, setting.search_clips, rate)
-        self.held_back = Bench.of(gates, setting.held_back_clips, rate)
-        model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
-        self._cost = partial(_policy_seconds, setting, model)
-
-    @property
-    def evaluations(self) -> int:
-        """Policies heard, those that the study already had included."""
-        return len(self._heard)
-
-    def policy_of(self, problem: Problem, choice: Choice) -> Policy:
-        """The policy of a choice of option indices."""
-        schemes = self._setting.recipe.schemes
-        return Policy(tuple((site, schemes[option]) for site, option in zip(problem.sites, choice, strict=True)))
-
-    def evaluate(self, choice: Choice, *, problem: Problem, split: Split, whole: bool) -> Evaluation:
-        """Evaluate a choice for the search."""
-        budgets = (self.searching if split == "search" else self.held_back).budgets
-        predicted = problem.predicted(choice)
-        heard = self.hear(self.policy_of(problem, choice), split, whole=whole, predicted=predicted)
-        worst = [excess(verdict) for verdict in heard.verdicts]
-        ratio: dict[str, float] = {}
-        for verdict in heard.verdicts:
-            metric = verdict.gate.metric
-            if metric in budgets:
-                ratio[metric] = max(verdict.value / budgets[metric], ratio.get(metric, 0.0))
-        return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
-
-    def hear(
-        self, policy: Policy, split: Split, *, whole: bool = True, predicted: Mapping[str, float] | None = None
-    ) -> Heard:
-        """Hear a policy, unless the study has it: all gates, or no dear ones once a cheap one is broken."""
-        self._heard.add((policy.digest, split))
-        held = self._study.candidate(policy.digest, split)
-        if held is not None:
-            return Heard(held.gates, held.scores)
-        begun = time.monotonic()
-        heard = hear(self._setting, self._crew, policy, split, whole=whole)
-        self._study.add_candidate(
-            Candidate.of(
-                policy,
-                split,
-                predicted=predicted or {},
-                scores=heard.scores,
-                gates=heard.verdicts,
-                seconds_cost=self._cost(policy),
-                elapsed_seconds=round(time.monotonic() - begun, 3),
-            )
-        )
-        return heard
-
-
-def hear(setting: Setting, crew: Workers, policy: Policy, split: Split, *, whole: bool) -> Heard:
-    """Render a policy on the clips of a split and judge it.
-
-    The gates whose metrics add are always asked, all of them: a search corrects itself by them. The dear ones are asked
-    where `whole` says so, or where the others were kept.
+    What the search found is repaired on the clips held back until it holds there, first fast and then to the bit. What
+    did not hold fast is heard exactly too, and not repaired.
     """
-    clips = setting.search_clips if split == "search" else setting.held_back_clips
-    bench = Bench.of(setting.recipe.gates, clips, setting.voice.sample_rate_hz)
-    seed = setting.recipe.search.seed
-    made = crew.render(split, policy, len(clips), bench.additive)
-    scores: list[Scores] = [found for _, found in made]
-    verdicts = bench.verdicts(scores, seed=seed) if bench.additive else ()
-    if whole or all(verdict.kept for verdict in verdicts):
-        rest = crew.score(split, [samples for samples, _ in made], bench.others)
-        scores = [{**first, **second} for first, second in zip(scores, rest, strict=True)]
-        verdicts = bench.verdicts(scores, seed=seed)
-    return Heard(verdicts, {clip.name: found for clip, found in zip(clips, scores, strict=True)})
+    start = outcome.best or outcome.nearest
+    assert start is not None
+    choice, fast_repairs, kept = start.choice, 0, outcome.best is not None
+    if kept:
+        progress.begin("holding the best against the clips held back", REPAIRS)
+        choice, fast_repairs, kept = _repaired(problem, jury, choice, REPAIRS, on_trial=lambda _: progress.step())
+    if jury.exact is None:
+        return choice, fast_repairs, 0
+    # Exact renders tell their progress by the clip.
+    choice, exact_repairs, _ = _repaired(problem, jury, choice, REPAIRS if kept else 1, exactly=True)
+    return choice, fast_repairs, exact_repairs
 
 
-def _policy_seconds(setting: Setting, model: CostModel, policy: Policy) -> float:
-    schemes = dict(policy.schemes)
-    return math.fsum(model.site_cost(site, schemes[site.name]).seconds for site in setting.sites)
+def _repaired(
+    problem: Problem,
+    jury: Jury,
+    choice: Choice,
+    evaluations: int,
+    *,
+    exactly: bool = False,
+    on_trial: Callable[[SearchProgress], None] | None = None,
+) -> tuple[Choice, int, bool]:
+    """Give the first choice that holds on the clips held back, or the nearest; the repairs it took; if it does hold."""
+    repaired = repair(
+        problem,
+        jury.held_back.budgets,
+        choice,
+        partial(jury.evaluate, problem=problem, split="held_back", whole=True, exactly=exactly),
+        evaluations=evaluations,
+        on_progress=on_trial,
+    )
+    final = repaired.best or repaired.nearest
+    assert final is not None
+    return final.choice, len(repaired.tried) - 1, repaired.best is not None

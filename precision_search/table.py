@@ -1,7 +1,11 @@
 """Table: a study's summary as a person reads it in a terminal."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+COLUMNS = {"fast_value": "fast", "bf16_value": "baseline"}
+"""Values that stand beside a gate's own, where there are any."""
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -15,15 +19,9 @@ def table(summary: Mapping[str, Any]) -> str:
         f"  bfp8_b share of weights   {summary['bfp8_weight_share']:7.1%}",
         f"  FP8 share of MACs         {summary['fp8_mac_share']:7.1%}",
         "",
-        f"  {'gate':30} {'over':12} {'threshold':>11} {'value':>10} {'margin':>10} {'baseline':>10}",
     ]
-    for gate in summary["gates"]:
-        threshold = f"{'>=' if gate['side'] == 'min' else '<='} {gate['threshold']:g}"
-        row = [_number(gate[key]) for key in ("value", "margin", "bf16_value")]
-        mark = "" if gate["kept"] else "  BROKEN"
-        lines.append(
-            f"  {gate['metric']:30} {gate['over']:12} {threshold:>11} {row[0]:>10} {row[1]:>10} {row[2]:>10}{mark}"
-        )
+    lines += [f"  {line}" for line in gate_lines(summary["gates"])]
+    lines += ["", *(f"  {sentence}" for sentence in arithmetic_sentences(summary))]
     lines += [f"  {left['metric']:30} not judged: {left['reason']}" for left in summary["unjudged"]]
     if summary["unforced"] is not None:
         lines += ["", f"  {unforced_sentence(summary['unforced'])}"]
@@ -31,6 +29,39 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
     return "\n".join(lines)
+
+
+def gate_lines(gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Gates as `precision.candidate.verdict_line` has them, a line each under a line of heads."""
+    shown = {key: name for key, name in COLUMNS.items() if any(gate.get(key) is not None for gate in gates)}
+    heads = "".join(f" {name:>10}" for name in ("value", "margin", *shown.values()))
+    lines = [f"{'gate':30} {'over':12} {'threshold':>11}{heads}"]
+    for gate in gates:
+        threshold = f"{'>=' if gate['side'] == 'min' else '<='} {gate['threshold']:g}"
+        values = "".join(f" {_number(gate[key]):>10}" for key in ("value", "margin", *shown))
+        mark = "" if gate["kept"] else "  BROKEN"
+        lines.append(f"{gate['metric']:30} {gate['over']:12} {threshold:>11}{values}{mark}")
+    return lines
+
+
+def arithmetic_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Which arithmetic each figure is of, and by how much the fast and the exact one differ."""
+    fast, backend = summary["search_arithmetic"], summary["backend"]
+    found = summary["agreement"]
+    if found is None:
+        return [f"every figure is of {fast}, a fast model of the card; {backend} has no exact arithmetic here"]
+    apart = (
+        "the same waveforms"
+        if float(found["worst_snr_db"]) == math.inf
+        else (
+            f"{_number(found['mean_snr_db'])} dB apart on average, {_number(found['worst_snr_db'])} dB at worst"
+            f" ({found['worst_clip']})"
+        )
+    )
+    return [
+        f"judged in {found['exact']}, to the bit; searched in {fast}, as is the baseline",
+        f"{fast} against {found['exact']}: {apart}",
+    ]
 
 
 def unforced_sentence(found: Mapping[str, Any]) -> str:
@@ -51,5 +82,5 @@ def _price(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _number(value: float | str | None) -> str:
+    return "-" if value is None else f"{float(value):.4g}"

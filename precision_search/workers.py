@@ -13,16 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from audio_eval.clip import Samples
 from backends.emulation.audition import Audition, Scores
+from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
+from backends.tenstorrent.exact.threads import set_threads
 from calibrate.calibration import Calibration
 from precision.candidate import Split
 from precision.policy import Policy, Scheme
+from precision_search.renders import load_render, store_render
 from precision_search.wire import Setting, make_setting, read_text
 
 WATCH_SECONDS = 2.0
@@ -40,6 +44,7 @@ class Auditions:
     calibration: Calibration | None
     _made: dict[str, Audition] = field(default_factory=dict)
     _preparation: Preparation | None = None
+    _exact: Preparation | None = None
 
     def of(self, split: Split) -> Audition:
         """The audition of a split."""
@@ -64,6 +69,21 @@ class Auditions:
         rendered = audition.render(policy, index)
         return rendered, audition.score(index, rendered, metrics)
 
+    def render_exactly(self, policy: Policy, index: int, path: Path | None) -> Samples:
+        """Render a clip held back in the exact arithmetic, or read it from where it was stored; store it there."""
+        if path is not None and path.is_file():
+            return load_render(path)
+        if self._exact is None:
+            torch.set_num_threads(1)
+            arithmetic = self.setting.backend.exact
+            assert arithmetic is not None
+            self._exact = Preparation(arithmetic)
+        engine = EmulatedEngine(self.setting.voice, policy, self._exact, self.calibration)
+        samples: Samples = engine.render(self.setting.held_back_clips[index]).numpy()
+        if path is not None:
+            store_render(path, samples)
+        return samples
+
     def score(self, split: Split, index: int, rendered: Samples, metrics: Sequence[str]) -> Scores:
         """Score a clip that was rendered before."""
         return self.of(split).score(index, rendered, metrics)
@@ -81,7 +101,7 @@ class Workers:
                 count,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(setting.recipe.to_yaml(), calibration, os.getpid()),
+                initargs=(setting.recipe.to_yaml(), calibration, os.getpid(), count),
             )
 
     def __enter__(self) -> "Workers":
@@ -100,6 +120,14 @@ class Workers:
     def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Samples, Scores]]:
         """Render and score each of the split's `count` clips."""
         return list(self._each("render", [(split, policy, index, metrics) for index in range(count)]))
+
+    def render_exactly(self, policy: Policy, paths: Sequence[Path | None]) -> Iterator[Samples]:
+        """Render the clips held back in the exact arithmetic, in their order, as they are made.
+
+        Each is stored in its path by the process that made it, so that a stop loses no more than the clips in work;
+        one that is there already is read.
+        """
+        yield from self._each("render_exactly", [(policy, index, path) for index, path in enumerate(paths)])
 
     def score(self, split: Split, rendered: Sequence[Samples], metrics: Sequence[str]) -> list[Scores]:
         """Score renders of all clips of a split."""
@@ -125,13 +153,15 @@ class Workers:
 _auditions: Auditions | None = None
 
 
-def _begin(recipe: str, calibration: Calibration | None, parent: int) -> None:
+def _begin(recipe: str, calibration: Calibration | None, parent: int, count: int) -> None:
     """Set a worker process up: it leaves Ctrl-C to its parent, and ends with it."""
     global _auditions
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     _auditions = Auditions(make_setting(read_text(recipe)), calibration)
+    # All workers render a clip each; where there are more workers than clips, kernels use the cores of the idle ones.
+    set_threads(max(1, count // len(_auditions.setting.held_back_clips)))
 
 
 def _end_with(parent: int) -> None:

@@ -15,6 +15,10 @@ class HopperBackend:
     arithmetic: HopperArithmetic = field(default_factory=HopperArithmetic)
     name: str = "hopper"
 
+    @property
+    def exact(self) -> None:
+        """None: how the tensor core aligns and cuts its sums is not modelled."""
+
     def refuses(self, site: Site, scheme: Scheme) -> str | None:
         """See `Backend.refuses`."""
         return refuses(site, scheme)

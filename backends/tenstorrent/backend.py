@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from backends.base import Arithmetic
 from backends.tenstorrent.numerics import TensixArithmetic
 from backends.tenstorrent.support import Architecture, refuses
 from precision.policy import Scheme
@@ -15,6 +16,14 @@ class TenstorrentBackend:
     architecture: Architecture
     arithmetic: TensixArithmetic = field(default_factory=TensixArithmetic)
     name: str = "tenstorrent"
+
+    @property
+    def exact(self) -> Arithmetic:
+        """The card's arithmetic to the bit."""
+        # Late: only the final gate needs the compiled kernels, whose import takes a second.
+        from backends.tenstorrent.exact.arithmetic import ExactTensix
+
+        return ExactTensix("blackhole" if self.architecture == "blackhole" else "wormhole_b0")
 
     def refuses(self, site: Site, scheme: Scheme) -> str | None:
         """See `Backend.refuses`."""

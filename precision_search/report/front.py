@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from precision.candidate import Candidate
 from precision.study import pareto
-from precision_search.report.figures import amount, percent, significant
+from precision_search.report.figures import MISSING, amount, percent, significant
 from precision_search.report.gates import gate_rows
 from precision_search.report.markup import (
     Html,
@@ -146,7 +146,8 @@ def _told(results: Results, candidate: Candidate, found: Binding) -> str:
 
 
 def _split(candidate: Candidate) -> str:
-    return "clips held back" if candidate.split == "held_back" else "the search's clips"
+    split = "clips held back" if candidate.split == "held_back" else "the search's clips"
+    return f"{split} in {candidate.arithmetic}" if candidate.arithmetic else split
 
 
 def _table(results: Results, shown: list[tuple[Candidate, Binding]]) -> Html:
@@ -154,6 +155,7 @@ def _table(results: Results, shown: list[tuple[Candidate, Binding]]) -> Html:
         row(
             row_head(element("code", {}, candidate.digest)),
             cell("held back" if candidate.split == "held_back" else "search"),
+            cell(candidate.arithmetic or MISSING),
             cell("\u2713 kept" if candidate.kept else "\u2717 broken"),
             number_cell(significant(1e3 * candidate.seconds_cost)),
             cell(found.metric),
@@ -162,5 +164,14 @@ def _table(results: Results, shown: list[tuple[Candidate, Binding]]) -> Html:
         )
         for candidate, found in shown
     )
-    heads = ("Candidate", "Clips", "Gates", "Cost, ms/s", "Binding metric", "Over threshold", "Share of MACs")
+    heads = (
+        "Candidate",
+        "Clips",
+        "Arithmetic",
+        "Gates",
+        "Cost, ms/s",
+        "Binding metric",
+        "Over threshold",
+        "Share of MACs",
+    )
     return folded("The same as a table", table("Every evaluation, in the order tried", heads, rows))

@@ -137,7 +137,8 @@ def _table(rows: tuple[GateRow, ...], summary: Mapping[str, Any]) -> Html:
         )
         for gate in rows
     )
-    caption = f"Gates on the policy found, over {_clips(summary)}; margins are positive where a gate is kept"
+    fast = f"; the baseline's values are of {summary.get('search_arithmetic')}" if summary.get("exact") is True else ""
+    caption = f"Gates on the policy found, over {_clips(summary)}; margins are positive where a gate is kept{fast}"
     return table(caption, HEADS, told, "gates")
 
 

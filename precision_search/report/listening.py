@@ -76,7 +76,8 @@ def listening(results: Results) -> Html:
     shown = pairs[:MAX_CLIPS]
     parts = [
         paragraph(
-            "The reference is the model at full precision, the candidate the policy found. The spectrograms share one "
+            "The reference is the model at full precision, the candidate the policy found, in the arithmetic that was "
+            "judged. The spectrograms share one "
             f"scale of {RANGE_DB:g} dB under the peak; the third shows the difference of the magnitudes, which does "
             "not see a shift of phase."
         )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from precision.study import write_atomic
+from precision_search.report.arithmetic import arithmetic
 from precision_search.report.damage import damage
 from precision_search.report.front import front
 from precision_search.report.gates import gates
@@ -19,6 +20,7 @@ from precision_search.report.verdict import is_kept, verdict
 REPORT = "report.html"
 CONTENTS = {
     "gates": "Gates",
+    "arithmetic": "Arithmetic",
     "damage": "Damage",
     "prediction": "Prediction",
     "front": "Front",
@@ -67,7 +69,7 @@ def render(results: Results) -> str:
         element("title", {}, title),
         element("style", {}, Html(STYLE)),
     )
-    sections = (verdict, _contents, gates, damage, prediction, front, price, listening, policy, provenance)
+    sections = (verdict, _contents, gates, arithmetic, damage, prediction, front, price, listening, policy, provenance)
     body = element(
         "body",
         {},

@@ -56,12 +56,14 @@ def prediction(results: Results) -> Html:
 
 def _marks(results: Results, metric: str) -> list[Mark]:
     marks = []
-    for candidate in results.study.candidates():
+    for candidate in results.searched:
         predicted, measured = candidate.predicted.get(metric), mean_score(candidate, metric)
         if predicted is None or measured is None or not (math.isfinite(predicted) and math.isfinite(measured)):
             continue
         told = f"{candidate.digest}: predicted {significant(predicted)}, measured {significant(measured)}"
-        held_back, chosen = candidate.split == "held_back", candidate is results.final
+        held_back = candidate.split == "held_back"
+        final = results.final
+        chosen = final is not None and (candidate.digest, candidate.split) == (final.digest, final.split)
         marks.append(Mark(predicted, measured, candidate.kept, held_back, told, chosen))
     return marks
 
@@ -104,7 +106,7 @@ def _table(results: Results, metrics: Sequence[str]) -> Html:
                 for metric in metrics
             ),
         )
-        for candidate in results.study.candidates()
+        for candidate in results.searched
     )
     caption = "Predicted / measured damage of every candidate"
     return folded("The same as a table", table_of(caption, ("Candidate", "Heard on", *metrics), rows))

@@ -10,7 +10,17 @@ DURATIONS = ("seconds",)
 SHARES = ("covered_mac_share",)
 COUNTS = ("evaluations", "sites")
 PLAIN = ("recipe", "model", "device", "backend", "recipe_digest", "policy_digest", "seed")
-MORE = ("arithmetic", "against", "stopped", "one_optimal", "repairs", "clips", "digests")
+MORE = (
+    "arithmetic",
+    "search_arithmetic",
+    "against",
+    "stopped",
+    "one_optimal",
+    "repairs",
+    "exact_repairs",
+    "clips",
+    "digests",
+)
 
 
 def provenance(results: Results) -> Html:

@@ -67,10 +67,17 @@ class Results:
 
     @cached_property
     def final(self) -> Candidate | None:
-        """The candidate that the summary is about, as heard on the clips held back where it was heard there."""
-        digest = self.summary.get("policy_digest")
+        """The candidate of the summary, on the clips held back and in its arithmetic where it was heard so."""
+        digest, name = self.summary.get("policy_digest"), self.summary.get("arithmetic")
         found = [candidate for candidate in self.study.candidates() if candidate.digest == digest]
-        return next((candidate for candidate in found if candidate.split == "held_back"), found[0] if found else None)
+        return max(found, key=lambda heard: (heard.split == "held_back", heard.arithmetic == name), default=None)
+
+    @cached_property
+    def searched(self) -> tuple[Candidate, ...]:
+        """Every candidate as heard in the arithmetic in which damage was measured."""
+        summary = self.summary
+        exact = summary.get("arithmetic") if summary.get("exact") is True else None
+        return tuple(heard for heard in self.study.candidates() if exact is None or heard.arithmetic != exact)
 
     def mac_shares(self, policy: Mapping[str, str]) -> dict[str, float]:
         """Scheme -> share of the MACs that run under it, largest first."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from precision_search.report.arithmetic import judged_in
 from precision_search.report.figures import MISSING, amount, number, percent, significant, usd
 from precision_search.report.gates import GateRow, gate_rows, unjudged
 from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
@@ -34,6 +35,7 @@ def verdict(results: Results) -> Html:
     if not kept:
         worst = sorted((row for row in rows if not row.kept), key=lambda row: row.relative_or_worst)
         parts.append(listed(row.sentence for row in worst))
+    parts.append(paragraph(judged_in(summary)))
     if summary.get("message"):
         parts.append(paragraph(f"The search says: {summary['message']}."))
     count = len(unjudged(summary))

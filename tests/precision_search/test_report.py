@@ -51,7 +51,18 @@ GATES = (
     Gate("pesq_wb", "worst", min=4.2),
     Gate("length_samples", max=0.0),
 )
-SECTIONS = ("verdict", "gates", "damage", "prediction", "front", "cost", "listening", "policy", "provenance")
+SECTIONS = (
+    "verdict",
+    "gates",
+    "arithmetic",
+    "damage",
+    "prediction",
+    "front",
+    "cost",
+    "listening",
+    "policy",
+    "provenance",
+)
 
 
 def damage_of(site: int, scheme: int, metric: str) -> float:

@@ -135,11 +135,24 @@ def test_a_killed_run_is_finished_by_resume(study, tiny, tmp_path, kill):
     assert (folder / "policy.yaml").read_bytes() == (study / "policy.yaml").read_bytes()
 
 
-def test_evaluate_finds_what_the_run_found(study, capsys):
-    assert precision_search("evaluate", study, "--json") == 0
-    found = {(g["metric"], g["over"]): g["value"] for g in json.loads(capsys.readouterr().out)["gates"]}
+@pytest.mark.parametrize(("exact", "key"), [((), "fast_value"), (("--exact",), "value")])
+def test_evaluate_finds_what_the_run_found(study, capsys, exact, key):
+    assert precision_search("evaluate", study, "--json", *exact) == 0
+    answer = json.loads(capsys.readouterr().out)
     summary = json.loads((study / "summary.json").read_text())
-    assert found == {(g["metric"], g["over"]): pytest.approx(g["value"]) for g in summary["gates"]}
+    assert answer["arithmetic"] == summary["arithmetic" if exact else "search_arithmetic"]
+    found = {(g["metric"], g["over"]): g["value"] for g in answer["gates"]}
+    assert found == {(g["metric"], g["over"]): pytest.approx(g[key]) for g in summary["gates"]}
+
+
+def test_the_verdict_is_of_the_exact_arithmetic(study):
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["arithmetic"] == "tensix_exact_blackhole"
+    assert summary["search_arithmetic"] == "tensix_fast"
+    found = summary["agreement"]
+    assert set(found["snr_db"]) == {"clip2", "clip3"}
+    assert 20 < found["worst_snr_db"] < 120, "the fast arithmetic is near the exact one, and not the same"
+    assert summary["arithmetic"] in (study / "report.html").read_text(encoding="utf-8")
 
 
 def test_report_is_written_again(study, capsys):

@@ -1,0 +1,187 @@
+"""Jury: policies rendered and held against the gates, fast ones by the hundred and the last ones to the bit."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from audio_eval.clip import Samples
+from backends.cost import CostModel
+from backends.emulation.audition import Bench, Scores, excess
+from precision.candidate import Candidate, Split
+from precision.gates import Verdict
+from precision.policy import Policy
+from precision.search.outcome import Evaluation
+from precision.search.problem import Choice, Problem
+from precision.study import Study
+from precision_search.progress import Progress
+from precision_search.renders import render_paths
+from precision_search.wire import Setting
+from precision_search.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was found of one policy on one split, in one arithmetic."""
+
+    verdicts: tuple[Verdict, ...]
+    scores: Mapping[str, Scores]
+    """Clip -> metric -> value."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether every gate that was asked was kept."""
+        return all(verdict.kept for verdict in self.verdicts)
+
+
+class Jury:
+    """Hears policies, asking the study before and telling it afterwards."""
+
+    def __init__(self, setting: Setting, study: Study, crew: Workers, progress: Progress) -> None:
+        self._setting = setting
+        self._study = study
+        self._crew = crew
+        self._progress = progress
+        self._heard: set[tuple[str, Split, str]] = set()
+        rate, gates = setting.voice.sample_rate_hz, setting.recipe.gates
+        self.searching = Bench.of(gates, setting.search_clips, rate)
+        self.held_back = Bench.of(gates, setting.held_back_clips, rate)
+        self.fast = setting.backend.arithmetic.name
+        exact = setting.backend.exact
+        self.exact = None if exact is None else exact.name
+        """Name of the exact arithmetic; None where the target has none."""
+        model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
+        self._cost = partial(_policy_seconds, setting, model)
+
+    @property
+    def evaluations(self) -> int:
+        """Policies heard, those that the study already had included; a policy counts in each arithmetic."""
+        return len(self._heard)
+
+    def policy_of(self, problem: Problem, choice: Choice) -> Policy:
+        """The policy of a choice of option indices."""
+        schemes = self._setting.recipe.schemes
+        return Policy(tuple((site, schemes[option]) for site, option in zip(problem.sites, choice, strict=True)))
+
+    def evaluate(
+        self, choice: Choice, *, problem: Problem, split: Split, whole: bool, exactly: bool = False
+    ) -> Evaluation:
+        """Evaluate a choice for the search, or for a repair; `exactly` hears it on the clips held back."""
+        budgets = (self.searching if split == "search" else self.held_back).budgets
+        policy, predicted = self.policy_of(problem, choice), problem.predicted(choice)
+        if exactly:
+            heard = self.hear_exactly(policy, predicted=predicted)
+        else:
+            heard = self.hear(policy, split, whole=whole, predicted=predicted)
+        worst = [excess(verdict) for verdict in heard.verdicts]
+        ratio: dict[str, float] = {}
+        for verdict in heard.verdicts:
+            metric = verdict.gate.metric
+            if metric in budgets:
+                ratio[metric] = max(verdict.value / budgets[metric], ratio.get(metric, 0.0))
+        return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
+
+    def hear(
+        self, policy: Policy, split: Split, *, whole: bool = True, predicted: Mapping[str, float] | None = None
+    ) -> Heard:
+        """Hear a policy in the fast arithmetic: all gates, or no dear ones once a cheap one is broken."""
+        return self._asked(
+            policy, split, self.fast, predicted, lambda: hear(self._setting, self._crew, policy, split, whole=whole)
+        )
+
+    def hear_exactly(self, policy: Policy, *, predicted: Mapping[str, float] | None = None) -> Heard:
+        """Hear a policy in the exact arithmetic on the clips held back, all gates; the target must have one."""
+        assert self.exact is not None
+        return self._asked(policy, "held_back", self.exact, predicted, partial(self._judge_exactly, policy))
+
+    def render_exactly(self, policy: Policy) -> list[Samples]:
+        """Render the clips held back in the exact arithmetic; those that the study's folder has are read."""
+        paths = self.paths_of(policy)
+        stored = [path.is_file() for path in paths]
+        made = self._crew.render_exactly(policy, paths)
+        if all(stored):
+            return list(made)
+        rendered = []
+        self._progress.begin(f"rendering policy {policy.digest} in exact arithmetic, clips", len(paths))
+        for path, there, samples in zip(paths, stored, made, strict=True):
+            rendered.append(samples)
+            self._progress.step(path.stem, skipped=there)
+        return rendered
+
+    def paths_of(self, policy: Policy) -> list[Path]:
+        """Where the exact renders of a policy are kept, by clip."""
+        assert self.exact is not None
+        names = [clip.name for clip in self._setting.held_back_clips]
+        return render_paths(self._study.folder, self.exact, policy.digest, names)
+
+    def _judge_exactly(self, policy: Policy) -> Heard:
+        rendered = self.render_exactly(policy)
+        self._progress.begin("judging what was rendered")
+        return hear(self._setting, self._crew, policy, "held_back", whole=True, rendered=rendered)
+
+    def _asked(
+        self,
+        policy: Policy,
+        split: Split,
+        arithmetic: str,
+        predicted: Mapping[str, float] | None,
+        judged: Callable[[], Heard],
+    ) -> Heard:
+        """What the study has of a policy, or what is found of it and told to the study."""
+        self._heard.add((policy.digest, split, arithmetic))
+        held = self._study.candidate(policy.digest, split, arithmetic)
+        if held is not None:
+            return Heard(held.gates, held.scores)
+        begun = time.monotonic()
+        heard = judged()
+        self._study.add_candidate(
+            Candidate.of(
+                policy,
+                split,
+                predicted=predicted or {},
+                scores=heard.scores,
+                gates=heard.verdicts,
+                seconds_cost=self._cost(policy),
+                elapsed_seconds=round(time.monotonic() - begun, 3),
+                arithmetic=arithmetic,
+            )
+        )
+        return heard
+
+
+def hear(
+    setting: Setting,
+    crew: Workers,
+    policy: Policy,
+    split: Split,
+    *,
+    whole: bool,
+    rendered: Sequence[Samples] | None = None,
+) -> Heard:
+    """Render a policy on the clips of a split and judge it.
+
+    The gates whose metrics add are always asked, all of them: a search corrects itself by them. The dear ones are asked
+    where `whole` says so, or where the others were kept. Renders that are given, one a clip, are judged as they are;
+    the others are made in the fast arithmetic.
+    """
+    clips = setting.search_clips if split == "search" else setting.held_back_clips
+    bench = Bench.of(setting.recipe.gates, clips, setting.voice.sample_rate_hz)
+    seed = setting.recipe.search.seed
+    if rendered is None:
+        made = crew.render(split, policy, len(clips), bench.additive)
+    else:
+        made = list(zip(rendered, crew.score(split, rendered, bench.additive), strict=True))
+    scores: list[Scores] = [found for _, found in made]
+    verdicts = bench.verdicts(scores, seed=seed) if bench.additive else ()
+    if whole or all(verdict.kept for verdict in verdicts):
+        rest = crew.score(split, [samples for samples, _ in made], bench.others)
+        scores = [{**first, **second} for first, second in zip(scores, rest, strict=True)]
+        verdicts = bench.verdicts(scores, seed=seed)
+    return Heard(verdicts, {clip.name: found for clip, found in zip(clips, scores, strict=True)})
+
+
+def _policy_seconds(setting: Setting, model: CostModel, policy: Policy) -> float:
+    schemes = dict(policy.schemes)
+    return math.fsum(model.site_cost(site, schemes[site.name]).seconds for site in setting.sites)
