@@ -109,15 +109,21 @@ def _dispatch(parsed: argparse.Namespace) -> int:
     if parsed.command in ("check", "sites"):
         found = getattr(commands, parsed.command)(parsed.recipe, parsed.set)
     elif parsed.command == "evaluate":
-        progress = Progress(quiet=parsed.json)
-        found = commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
-        progress.end()
+        found = _evaluate(parsed)
     elif parsed.command == "report":
         found = commands.report(parsed.study)
     else:
         found = getattr(commands, parsed.command)()
     _print(found, as_json=parsed.json)
     return BROKEN if found.data.get("verdict") == "broken" else 0
+
+
+def _evaluate(parsed: argparse.Namespace) -> "commands.Answer":
+    progress = Progress(quiet=parsed.json)
+    try:
+        return commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
+    finally:
+        progress.end()
 
 
 def _run_recipe(parsed: argparse.Namespace) -> int:

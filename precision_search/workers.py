@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from audio_eval.clip import Samples
+from backends.base import Arithmetic
 from backends.emulation.audition import Audition, Scores
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
@@ -49,8 +50,7 @@ class Auditions:
     def of(self, split: Split) -> Audition:
         """The audition of a split."""
         if self._preparation is None:
-            torch.set_num_threads(1)
-            self._preparation = Preparation(self.setting.backend.arithmetic)
+            self._preparation = self._prepared(self.setting.backend.arithmetic)
         if split not in self._made:
             searching = split == "search"
             clips = self.setting.search_clips if searching else self.setting.held_back_clips
@@ -58,6 +58,10 @@ class Auditions:
                 self.setting.voice, clips, self._preparation, self.calibration, record=searching
             )
         return self._made[split]
+
+    def _prepared(self, arithmetic: Arithmetic) -> Preparation:
+        torch.set_num_threads(1)
+        return Preparation(arithmetic)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""
@@ -74,10 +78,9 @@ class Auditions:
         if path is not None and path.is_file():
             return load_render(path)
         if self._exact is None:
-            torch.set_num_threads(1)
             arithmetic = self.setting.backend.exact
             assert arithmetic is not None
-            self._exact = Preparation(arithmetic)
+            self._exact = self._prepared(arithmetic)
         engine = EmulatedEngine(self.setting.voice, policy, self._exact, self.calibration)
         samples: Samples = engine.render(self.setting.held_back_clips[index]).numpy()
         if path is not None:
