@@ -21,6 +21,7 @@ from precision.policy import Policy, Scheme
 from precision.site import Site
 from precision.study import Study
 from precision_search.agreement import agreement, snr_db
+from precision_search.main import main
 from precision_search.progress import Progress
 from precision_search.renders import FOLDER
 from precision_search.report import write_report
@@ -217,6 +218,17 @@ def test_a_study_tells_arithmetics_apart_and_reads_logs_that_did_not(tmp_path):
     for name in ("tensix_fast", "tensix_exact", ""):
         assert again.candidate(policy.digest, "held_back", name) == heard(name)
     assert again.candidate(policy.digest, "held_back", "other") is None
+
+
+def test_exact_where_there_is_none_is_refused(tmp_path, capsys):
+    recipe = read_recipe("tts_hopper", ("data.search=1", "data.held_back=2"))
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    with pytest.raises(SystemExit) as exit_:
+        main(["evaluate", str(tmp_path), "--exact"])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert "hopper has no exact arithmetic here" in said
+    assert "without it" in said
 
 
 def test_signal_to_difference():
