@@ -10,7 +10,7 @@ from pathlib import Path
 
 from precision_search.progress import Progress
 from precision_search.results import read_policy
-from precision_search.run import calibrated, hear
+from precision_search.run import calibrated, hear, moments_of
 from precision_search.wire import make_setting, read_recipe
 from precision_search.workers import Workers
 from voice.embedded import bundled_clips
@@ -22,7 +22,8 @@ def main() -> None:
         used = len(setting.search_clips) + len(setting.held_back_clips)
         setting = replace(setting, held_back_clips=bundled_clips()[used:])
         policy = read_policy(setting, folder / "policy.yaml")
-        with Workers(setting, calibrated(setting, Progress(quiet=True)), 1) as crew:
+        quiet = Progress(quiet=True)
+        with Workers(setting, calibrated(setting, quiet), 1, moments_of(setting, quiet)) as crew:
             heard = hear(setting, crew, policy, "held_back", whole=True)
         print(
             f"{folder}: {'every gate kept' if heard.kept else 'BROKEN'} on {len(setting.held_back_clips)} unseen clips"

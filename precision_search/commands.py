@@ -16,7 +16,7 @@ from precision.study import LOG, Study, StudyError
 from precision_search.jury import Heard, hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
-from precision_search.run import calibrated
+from precision_search.run import calibrated, moments_of
 from precision_search.run import run as run_setting
 from precision_search.table import gate_lines, table
 from precision_search.wire import Setting, SetupError, make_setting, read_recipe, study_header
@@ -205,7 +205,7 @@ def evaluate(folder: Path, policy_path: Path | None, *, exact: bool, progress: P
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
     calibration = calibrated(setting, progress)
-    with Workers(setting, calibration, 1) as crew:
+    with Workers(setting, calibration, 1, moments_of(setting, progress)) as crew:
         rendered = None
         if exact:
             clips = setting.held_back_clips

@@ -11,7 +11,9 @@ import torch
 from audio_eval.clip import Samples
 from backends.cost import CostModel
 from backends.emulation.audition import Bench
+from backends.emulation.sampling import sample_rows
 from calibrate.calibration import Calibration
+from calibrate.moments import NEEDS_MOMENTS, Moments, observing_moments
 from calibrate.observing import observing
 from precision.policy import Policy, Scheme
 from precision.search.driver import repair, search
@@ -29,9 +31,11 @@ from precision_search.wire import Setting
 from precision_search.workers import Workers
 from voice.intercept import intercept
 
-__all__ = ["REPAIRS", "Found", "calibrated", "hear", "measure_damage", "problem_of", "run"]
+__all__ = ["REPAIRS", "Found", "calibrated", "hear", "measure_damage", "moments_of", "problem_of", "run"]
 
 SCALED = ("fp8_e4m3", "fp8_e5m2", "int8")
+MOMENT_ROWS = 16384
+"""Rows of a site's input, of all clips together, that its moments are taken of, where it is called once a clip."""
 REPAIRS = 24
 """Most policies tried in each arithmetic where the best of the search breaks on the clips held back."""
 
@@ -85,11 +89,35 @@ def calibrated(setting: Setting, progress: Progress) -> Calibration | None:
     return observer.calibration()
 
 
+def moments_of(setting: Setting, progress: Progress) -> dict[str, Moments]:
+    """Moments of what goes into the sites that may take a scheme whose levers ask for them, on the search clips."""
+    torch.set_num_threads(1)
+    wanted = {
+        site.name
+        for site in setting.sites
+        for scheme in (setting.recipe.baseline, *setting.space[site.name])
+        if site.weight_shape
+        and NEEDS_MOMENTS.intersection(scheme.levers)
+        and (site.name, scheme.name) not in setting.refused
+    }
+    if not wanted:
+        return {}
+    voice, clips = setting.voice, setting.search_clips
+    progress.begin("taking the moments of activations", len(clips))
+    with observing_moments(
+        partial(intercept, voice.module), partial(sample_rows, limit=MOMENT_ROWS // len(clips)), wanted
+    ) as observer:
+        for clip in clips:
+            voice.render(clip)
+            progress.step(clip.name)
+    return observer.moments()
+
+
 def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Found:
     """Measure, solve, verify, repair; every evaluation is in the study before the next begins."""
     recipe = setting.recipe
-    calibration = calibrated(setting, progress)
-    with Workers(setting, calibration, workers) as crew:
+    calibration, moments = calibrated(setting, progress), moments_of(setting, progress)
+    with Workers(setting, calibration, workers, moments) as crew:
         jury = Jury(setting, study, crew, progress)
         problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
         outcome = _search(setting, problem, jury, progress)
@@ -112,7 +140,7 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
             keep_renders(jury.paths_of(policy))
         references = tuple(reference.reference for reference in crew.local.of("held_back").references)
     progress.begin("rendering the clips with nothing forced")
-    free = unforced(setting, policy, calibration)
+    free = unforced(setting, policy, calibration, moments)
     progress.end()
     return Found(
         policy=policy,

@@ -5,6 +5,7 @@ what may then move is counted: a phone that is a frame longer is no noise, and n
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from audio_eval.suite import ReferenceClip
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from calibrate.calibration import Calibration
+from calibrate.moments import Moments
 from precision.policy import Policy
 from precision_search.wire import Setting
 
 
-def unforced(setting: Setting, policy: Policy, calibration: Calibration | None) -> dict[str, Any] | None:
+def unforced(
+    setting: Setting, policy: Policy, calibration: Calibration | None, moments: Mapping[str, Moments] | None = None
+) -> dict[str, Any] | None:
     """Render the clips held back, nothing forced, in fp32 and under a policy; None where the model forces nothing.
 
     Returns:
@@ -30,7 +34,7 @@ def unforced(setting: Setting, policy: Policy, calibration: Calibration | None) 
     if not clips:
         return None
     torch.set_num_threads(1)
-    engine = EmulatedEngine(setting.voice, policy, Preparation(setting.backend.arithmetic), calibration)
+    engine = EmulatedEngine(setting.voice, policy, Preparation(setting.backend.arithmetic, moments), calibration)
     cents, changes = [], []
     for clip in clips:
         reference, degraded = setting.voice.render(clip).numpy(), engine.render(clip).numpy()

@@ -9,11 +9,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.tenstorrent.exact.threads import set_threads
 from calibrate.calibration import Calibration
+from calibrate.moments import Moments, StoredMoments, save_moments
 from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.renders import load_render, store_render
@@ -43,6 +45,7 @@ class Auditions:
 
     setting: Setting
     calibration: Calibration | None
+    moments: Mapping[str, Moments]
     _made: dict[str, Audition] = field(default_factory=dict)
     _preparation: Preparation | None = None
     _exact: Preparation | None = None
@@ -61,7 +64,7 @@ class Auditions:
 
     def _prepared(self, arithmetic: Arithmetic) -> Preparation:
         torch.set_num_threads(1)
-        return Preparation(arithmetic)
+        return Preparation(arithmetic, self.moments)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""
@@ -95,16 +98,24 @@ class Auditions:
 class Workers:
     """Asks auditions, here or in processes of their own."""
 
-    def __init__(self, setting: Setting, calibration: Calibration | None, count: int) -> None:
-        """Start `count` processes; 1 computes in this one."""
-        self.local = Auditions(setting, calibration)
+    def __init__(
+        self, setting: Setting, calibration: Calibration | None, count: int, moments: Mapping[str, Moments]
+    ) -> None:
+        """Start `count` processes; 1 computes in this one. Processes read the moments from a temporary file."""
+        self.local = Auditions(setting, calibration, moments)
         self._pool: ProcessPoolExecutor | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+        stored: Path | None = None
+        if count > 1 and moments:
+            self._folder = TemporaryDirectory(prefix="precision-search-")
+            stored = Path(self._folder.name) / "moments.safetensors"
+            save_moments(moments, stored)
         if count > 1:
             self._pool = ProcessPoolExecutor(
                 count,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(setting.recipe.to_yaml(), calibration, os.getpid(), count),
+                initargs=(setting.recipe.to_yaml(), calibration, stored, os.getpid(), count),
             )
 
     def __enter__(self) -> "Workers":
@@ -115,6 +126,8 @@ class Workers:
             self._pool.shutdown(wait=False, cancel_futures=True)
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
         """Damage of each (site, scheme), in their order, as they are measured."""
@@ -156,13 +169,14 @@ class Workers:
 _auditions: Auditions | None = None
 
 
-def _begin(recipe: str, calibration: Calibration | None, parent: int, count: int) -> None:
+def _begin(recipe: str, calibration: Calibration | None, moments: Path | None, parent: int, count: int) -> None:
     """Set a worker process up: it leaves Ctrl-C to its parent, and ends with it."""
     global _auditions
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
-    _auditions = Auditions(make_setting(read_text(recipe)), calibration)
+    held = {} if moments is None else StoredMoments(moments)
+    _auditions = Auditions(make_setting(read_text(recipe)), calibration, held)
     # All workers render a clip each; where there are more workers than clips, kernels use the cores of the idle ones.
     set_threads(max(1, count // len(_auditions.setting.held_back_clips)))
 
