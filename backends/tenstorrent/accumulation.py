@@ -7,6 +7,7 @@ ordinary values: products and sums between 2**-90 and 2**127. Source: ttsim v1.1
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,8 +46,8 @@ def accumulate_bf16(left: Tensor, right: Tensor, fidelity: Fidelity, start: Tens
     """
     if right.ndim == 2 and left.ndim > 2:
         rows = accumulate_bf16(left.flatten(0, -2), right, fidelity, None if start is None else start.flatten(0, -2))
-        return rows.unflatten(0, left.shape[:-1])
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        return torch.unflatten(rows, 0, left.shape[:-1])
+    batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     m, n, items = left.shape[-2], right.shape[-1], math.prod(batch)
     padding = -left.shape[-1] % TILE
     lefts = F.pad(left, (0, padding)).expand(*batch, -1, -1).reshape(items, m, left.shape[-1] + padding)

@@ -23,25 +23,31 @@ _EXPONENT = 0x7F800000
 def k_blocks(call: SiteCall, scheme: Scheme) -> list[slice]:
     """The runs of K between two spills: of a linear layer or product along k, of a convolution along channels.
 
-    A convolution's block is a shard of its channels (of a group's, where there are groups) with all their taps, in the
-    largest multiple of 8 channels that `in0_block_w` tiles hold. Without `in0_block_w` all of K is one block.
+    A convolution's block is a shard of its channels (of a group's, where there are groups) with all their taps; see
+    `shard_channels`. Without `in0_block_w` all of K is one block.
 
     Raises:
         ValueError: `in0_block_w` tiles hold no 8 channels.
     """
-    convolution = call.options is not None
-    length = _channels(call) if convolution else call.x.shape[-1]
+    length = call.x.shape[-1] if call.options is None else _channels(call)
     if scheme.in0_block_w is None:
         return [slice(0, length)]
-    run = scheme.in0_block_w * TILE
-    if convolution:
-        run = run // math.prod(call.weight.shape[2:]) // SHARD_MULTIPLE * SHARD_MULTIPLE
+    if call.options is None:
+        run = scheme.in0_block_w * TILE
+    else:
+        run = shard_channels(math.prod(call.weight.shape[2:]), length, scheme.in0_block_w)
         if not run:
             raise ValueError(
                 f"site {call.site}: in0_block_w={scheme.in0_block_w} holds no {SHARD_MULTIPLE} channels of all taps;"
                 " raise it, or leave it out"
             )
     return [slice(start, min(start + run, length)) for start in range(0, length, run)]
+
+
+def shard_channels(taps: int, channels: int, in0_block_w: int) -> int:
+    """Channels in a block of `in0_block_w` tiles: all where they fit, or the largest multiple of 8 that does, or 0."""
+    run = in0_block_w * TILE
+    return channels if taps * channels <= run else run // taps // SHARD_MULTIPLE * SHARD_MULTIPLE
 
 
 def adds_in_memory(scheme: Scheme, blocks: list[slice]) -> bool:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from precision.policy import Scheme
+from backends.tenstorrent.accumulation import TILE
+from backends.tenstorrent.partials import SHARD_MULTIPLE, shard_channels
+from precision.policy import Lever, Scheme
 from precision.site import Site
 
 Architecture = Literal["wormhole", "blackhole"]
@@ -29,7 +31,12 @@ def refuses(site: Site, scheme: Scheme, architecture: Architecture) -> str | Non
 
     The weight format and the levers mean nothing at a product of two activations, and are not held against it.
     """
-    return _refuses_formats(site, scheme) or _refuses_fidelity(scheme, architecture) or _refuses_levers(site, scheme)
+    return (
+        _refuses_formats(site, scheme)
+        or _refuses_fidelity(scheme, architecture)
+        or _refuses_blocks(site, scheme)
+        or (_refuses_levers(site, scheme) if site.weight_shape else None)
+    )
 
 
 def _refuses_formats(site: Site, scheme: Scheme) -> str | None:
@@ -53,17 +60,67 @@ def _refuses_fidelity(scheme: Scheme, architecture: Architecture) -> str | None:
     return None
 
 
-def _refuses_levers(site: Site, scheme: Scheme) -> str | None:
-    if not site.weight_shape:
+def _refuses_blocks(site: Site, scheme: Scheme) -> str | None:
+    width = scheme.in0_block_w
+    if width is None:
         return None
-    if "fidelity_rounding" in scheme.levers:
+    if width < 1:
+        return f"in0_block_w {width}: a block of K has one tile or more; use 1 or more, or leave it out"
+    if site.op in ("linear", "matmul"):
+        tiles = -(-site.k // TILE)
+        if tiles % width:
+            return (
+                f"in0_block_w {width}: ttnn wants it to divide the tiles of K, {tiles} here (k={site.k});"
+                f" use {_largest_divisor(tiles, width)}, or leave it out"
+            )
+        return None
+    rows = site.weight_shape[0] // site.groups if site.op == "conv_transpose1d" else site.weight_shape[1]
+    if not shard_channels(site.kernel, rows, width):
+        needed = -(-site.kernel * SHARD_MULTIPLE // TILE)
+        return (
+            f"in0_block_w {width}: a convolution's block holds at least {SHARD_MULTIPLE} channels with all"
+            f" {site.kernel} taps; use {needed} or more, or leave it out"
+        )
+    return None
+
+
+def _largest_divisor(tiles: int, most: int) -> int:
+    return max(width for width in range(1, min(most, tiles) + 1) if tiles % width == 0)
+
+
+def _refuses_levers(site: Site, scheme: Scheme) -> str | None:
+    for lever in scheme.levers:
+        reason = _why_not(lever, site, scheme)
+        if reason is not None:
+            return f"lever {lever}: {reason}"
+    return None
+
+
+def _why_not(lever: Lever, site: Site, scheme: Scheme) -> str | None:
+    """Why a lever has nothing to act on at a site with weights, or cannot be had there."""
+    blocks = ("bfp8_b", "bfp4_b")
+    whole_weight = scheme.weight == "fp32" and scheme.fidelity != "lofi"
+    if lever == "fidelity_rounding":
         if scheme.fidelity != "lofi":
-            return f"lever fidelity_rounding: {scheme.fidelity} reads all bits of a weight; drop the lever, or use lofi"
+            return f"{scheme.fidelity} reads all bits of a weight; drop the lever, or use lofi"
         if scheme.weight == "bfp4_b":
-            return "lever fidelity_rounding: lofi reads all bits of bfp4_b; drop the lever"
-    if "gain_folding" in scheme.levers:
+            return "lofi reads all bits of bfp4_b; drop the lever"
+    elif lever == "gain_folding":
         if scheme.fidelity in ("hifi3", "hifi4"):
-            return f"lever gain_folding: {scheme.fidelity} cuts nothing and loses no gain; drop the lever"
-        if scheme.fidelity == "hifi2" and scheme.activation in ("bfp8_b", "bfp4_b"):
-            return f"lever gain_folding: hifi2 reads all bits of {scheme.activation} activations; drop the lever"
+            return f"{scheme.fidelity} cuts nothing and loses no gain; drop the lever"
+        if scheme.fidelity == "hifi2" and scheme.activation in blocks:
+            return f"hifi2 reads all bits of {scheme.activation} activations; drop the lever"
+    elif lever == "error_feedback":
+        if whole_weight:
+            return f"an fp32 weight in {scheme.fidelity} loses nothing to feed back; drop the lever, or store bfp8_b"
+    elif lever == "bias_correction":
+        if whole_weight and (scheme.activation in ("fp32", *blocks) or scheme.fidelity != "hifi2"):
+            return f"an fp32 weight in {scheme.fidelity} shifts no mean; drop the lever"
+    elif lever == "col_tilize":
+        if site.op != "linear":
+            return f"ttnn prepares the weights of a {site.op} itself, blocks along output channels; drop the lever"
+        if scheme.weight not in blocks:
+            return f"{scheme.weight} weights share no exponents; drop the lever, or store bfp8_b or bfp4_b"
+    elif scheme.weight not in blocks and scheme.activation not in blocks:
+        return "neither weight nor activation shares exponents, so order means nothing; drop the lever"
     return None

@@ -12,6 +12,8 @@ from precision.site import Site
 LINEAR = Site("ff", "linear", (64, 32), 32, 64, 100.0)
 CONV = Site("conv", "conv1d", (64, 32, 3), 96, 64, 100.0, kernel=3)
 UP = Site("up", "conv_transpose1d", (64, 32, 8), 128, 32, 100.0, kernel=8)
+WIDE_LINEAR = Site("wide", "linear", (64, 250), 250, 64, 100.0)
+LONG_CONV = Site("long", "conv1d", (64, 64, 7), 448, 64, 100.0, kernel=7)
 PRODUCT = Site("attention#qk", "matmul", (), 16, 64, 100.0)
 TENSIX = Scheme("t", "bfp8_b", "bf16", fidelity="lofi")
 FP8 = Scheme("f", "fp8_e4m3", "fp8_e4m3")
@@ -37,11 +39,40 @@ def test_blackhole_takes_what_ttnn_stores(site, fmt):
         ({"levers": ("fidelity_rounding",), "weight": "bfp4_b"}, LINEAR, "reads all bits of bfp4_b"),
         ({"levers": ("gain_folding",), "fidelity": "hifi3"}, LINEAR, "drop the lever"),
         ({"levers": ("gain_folding",), "fidelity": "hifi2", "activation": "bfp8_b"}, LINEAR, "drop the lever"),
+        ({"levers": ("error_feedback",), "weight": "fp32", "fidelity": "hifi3"}, LINEAR, "nothing to feed back"),
+        ({"levers": ("bias_correction",), "weight": "fp32", "fidelity": "hifi3"}, CONV, "shifts no mean"),
+        ({"levers": ("col_tilize",)}, CONV, "prepares the weights of a conv1d itself"),
+        ({"levers": ("col_tilize",)}, UP, "prepares the weights of a conv_transpose1d itself"),
+        ({"levers": ("col_tilize",), "weight": "bf16"}, LINEAR, "store bfp8_b or bfp4_b"),
+        ({"levers": ("channel_order",), "weight": "bf16"}, LINEAR, "order means nothing"),
+        ({"in0_block_w": 0}, LINEAR, "use 1 or more"),
+        ({"in0_block_w": 3}, WIDE_LINEAR, "divide the tiles of K, 8 here (k=250); use 2"),
+        ({"in0_block_w": 16}, WIDE_LINEAR, "use 8"),
+        ({"in0_block_w": 2}, PRODUCT, "use 1"),
+        ({"in0_block_w": 1}, LONG_CONV, "8 channels with all 7 taps; use 2 or more"),
     ],
 )
 def test_tenstorrent_says_why_not_and_what_instead(changes, site, reason):
     for backend in (WORMHOLE, BLACKHOLE):
         assert reason in (backend.refuses(site, replace(TENSIX, **changes)) or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "site"),
+    [
+        ({"levers": ("fidelity_rounding", "error_feedback", "bias_correction", "col_tilize", "channel_order")}, LINEAR),
+        ({"levers": ("error_feedback",), "weight": "fp32"}, CONV),
+        ({"levers": ("bias_correction",), "weight": "fp32", "fidelity": "hifi2"}, UP),
+        ({"levers": ("channel_order",), "weight": "bf16", "activation": "bfp8_b"}, CONV),
+        ({"in0_block_w": 4, "packer_l1_acc": True}, WIDE_LINEAR),
+        ({"in0_block_w": 2, "packer_l1_acc": True}, LONG_CONV),
+        ({"in0_block_w": 1}, replace(LONG_CONV, weight_shape=(64, 4, 7), k=28)),
+        ({"in0_block_w": 2}, UP),
+        ({"in0_block_w": 1}, PRODUCT),
+    ],
+)
+def test_tenstorrent_takes_levers_and_blocks_that_fit(changes, site):
+    assert BLACKHOLE.refuses(site, replace(TENSIX, **changes)) is None
 
 
 def test_only_wormhole_refuses_hifi4_with_fp32_sums():
@@ -75,6 +106,8 @@ def test_hopper_takes_every_wide_format_everywhere(site, fmt):
         ({"fidelity": "lofi"}, LINEAR, "leave fidelity out"),
         ({"accumulate": "bf16"}, LINEAR, "use accumulate fp32"),
         ({"levers": ("gain_folding",)}, LINEAR, "drop them"),
+        ({"packer_l1_acc": True}, PRODUCT, "Hopper has no packer"),
+        ({"in0_block_w": 2}, LINEAR, "choose their own blocks"),
         ({"weight": "bfp8_b"}, LINEAR, "use fp8_e4m3"),
         ({"weight": "bf16"}, LINEAR, "both in FP8"),
         ({"weight": "bf16", "activation": "fp16"}, LINEAR, "operands must agree"),
