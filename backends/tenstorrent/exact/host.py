@@ -71,8 +71,10 @@ def host_decode(exponents: NDArray[np.uint8], codes: NDArray[np.uint8], fmt: str
         fmt: bfp8_b or bfp4_b.
 
     Returns:
-        magnitude / 64 (bfp4_b: / 4) * 2**(exponent - 127) with its sign, [..., n], denormal results kept; with exponent
-        255, Inf or NaN where the magnitude's top bit is set.
+        magnitude / 64 (bfp4_b: / 4) * 2**(exponent - 127) with its sign, [..., n]; with exponent 255, Inf or NaN where
+        the magnitude's top bit is set. Quirks that only foreign bytes show, as no packer writes them: a result of
+        2**-127 up to 2**-126 loses its leading one (the exponent field becomes 0, the fraction stays), one below is +0,
+        and a sign without magnitude is -0.
 
     Raises:
         ValueError: another format, or shapes that do not go together.
@@ -165,7 +167,7 @@ def _round_blocks(blocks: NDArray[np.uint32], rounded: NDArray[np.uint32], magic
         for i in range(blocks.shape[1]):
             field = np.uint32(blocks[block, i] & _FIELD)
             shared = field if field > shared else shared
-        # To units of 2**-150 at exponent 0. Fields are added as integers: right for 255, too; results are never denormal.
+        # To units of 2**-150 at exponent 0. Adding fields as integers is right for 255, too; nothing is denormal.
         scale = np.uint32(shared - np.uint32(150 << 23))
         for i in range(blocks.shape[1]):
             bits = blocks[block, i]
@@ -207,10 +209,9 @@ def _decode_blocks(
         for i in range(codes.shape[1]):
             code = np.uint32(np.uint32(codes[block, i]) << np.uint32(lift))
             magnitude = np.uint32(code & np.uint32(127))
-            # The float's own exponent field is 133 less the leading zeros; 133 and 256 more keep the sum positive.
-            field = np.uint32(np.float32(np.int32(magnitude)).view(np.uint32) + np.uint32(shared << np.uint32(23)))
-            normal = field > np.uint32(133 << 23) + _FRACTION
-            denormal = np.uint32(magnitude << np.uint32(min(shared, np.uint32(6)) + np.uint32(16)))
-            value = np.uint32(field - np.uint32(133 << 23)) if normal else denormal
-            value = value if magnitude != 0 else np.uint32(0)
-            patterns[block, i] = np.uint32(value | np.uint32(np.uint32(code & np.uint32(128)) << np.uint32(24)))
+            sign = np.uint32(np.uint32(code & np.uint32(128)) << np.uint32(24))
+            # A magnitude as a float has exponent field 133 less its leading zeros.
+            raised = np.uint32(np.float32(np.int32(magnitude)).view(np.uint32) + np.uint32(shared << np.uint32(23)))
+            value = np.uint32(np.uint32(raised - np.uint32(133 << 23)) | sign)
+            value = value if raised >= np.uint32(133 << 23) else np.uint32(0)
+            patterns[block, i] = value if magnitude != 0 else sign

@@ -60,17 +60,16 @@ def host_pack(block: Sequence[int], fmt: str) -> tuple[int, list[int]]:
 
 
 def host_decode(exponent: int, code: int, fmt: str) -> int:
-    """Sign * magnitude / 2**(W - 1) * 2**(exponent - 127), denormals kept.
+    """The leading one becomes the hidden one, and the exponent goes down by the zeros before it; 255 is like any other.
 
-    With exponent 255 and the magnitude's top bit set: Inf, or NaN with the other bits.
+    Where that leaves 0 the hidden one is lost, below the result is +0. A sign without magnitude is -0.
     """
-    width = magnitude_bits(fmt)
-    negative, magnitude = divmod(code, 1 << width)
-    sign = negative << 31
-    if exponent == 255 and magnitude >= 1 << (width - 1):
-        return sign + INFINITY + (magnitude % (1 << (width - 1)) << (24 - width))
-    (pattern,) = struct.unpack("<I", struct.pack("<f", math.ldexp(magnitude, exponent - 127 - (width - 1))))
-    return sign + int(pattern)
+    negative, leading_zeros, fraction = _split(code, magnitude_bits(fmt))
+    if fraction is None:
+        return negative << 31
+    if leading_zeros > exponent:
+        return 0
+    return (negative << 31) + (exponent - leading_zeros << 23) + fraction
 
 
 def unpack_tf32(pattern: int) -> int:
@@ -84,14 +83,20 @@ def unpack_bf16(pattern: int) -> int:
 
 
 def unpack_bfp(exponent: int, code: int, fmt: str) -> int:
-    """Read bfp in memory; the exponent wraps around, and a sign without magnitude is -inf."""
-    width = magnitude_bits(fmt)
-    negative, magnitude = divmod(code, 1 << width)
-    if magnitude == 0:
+    """Read bfp in memory as `host_decode` does, but the exponent wraps around, and a sign without magnitude is -inf."""
+    negative, leading_zeros, fraction = _split(code, magnitude_bits(fmt))
+    if fraction is None:
         return SIGN + INFINITY if negative else 0
+    return (negative << 31) + ((exponent - leading_zeros) % 256 << 23) + fraction
+
+
+def _split(code: int, width: int) -> tuple[int, int, int | None]:
+    """Sign, zeros before the magnitude's leading one, and what follows that as 23 bits; None if there is no one."""
+    negative, magnitude = divmod(code, 1 << width)
     leading_zeros = width - magnitude.bit_length()
-    fraction = (magnitude << leading_zeros) - (1 << (width - 1))
-    return (negative << 31) + ((exponent - leading_zeros) % 256 << 23) + (fraction << (24 - width))
+    if magnitude == 0:
+        return negative, leading_zeros, None
+    return negative, leading_zeros, ((magnitude << leading_zeros) - (1 << (width - 1))) << (24 - width)
 
 
 def pack_float(pattern: int, output: str, dst16: bool) -> int:
