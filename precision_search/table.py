@@ -50,14 +50,13 @@ def arithmetic_sentences(summary: Mapping[str, Any]) -> list[str]:
     found = summary["agreement"]
     if found is None:
         return [f"every figure is of {fast}, a fast model of the card; {backend} has no exact arithmetic here"]
-    apart = (
-        "the same waveforms"
-        if float(found["worst_snr_db"]) == math.inf
-        else (
-            f"{_number(found['mean_snr_db'])} dB apart on average, {_number(found['worst_snr_db'])} dB at worst"
-            f" ({found['worst_clip']})"
+    if float(found["worst_snr_db"]) == math.inf:
+        apart = "the same waveforms"
+    else:
+        apart = (
+            f"the difference is {_number(found['mean_snr_db'])} dB under the waveform on average,"
+            f" {_number(found['worst_snr_db'])} dB at worst ({found['worst_clip']})"
         )
-    )
     return [
         f"judged in {found['exact']}, to the bit; searched in {fast}, as is the baseline",
         f"{fast} against {found['exact']}: {apart}",
@@ -83,4 +82,5 @@ def _price(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: float | str | None) -> str:
-    return "-" if value is None else f"{float(value):.4g}"
+    # A negative zero is shown as 0.
+    return "-" if value is None else f"{float(value) + 0.0:.4g}"
