@@ -1,11 +1,11 @@
-"""Sums kept in bf16 (fp32_dest_acc_en=False), step by step as the matrix engine makes them, in torch.
+"""Sums kept in bf16 (fp32_dest_acc_en=False), step by step as the matrix engine makes them.
 
 A GEMM cannot show what a rounding at every 16 products does to a long sum, and anything short of the card's own order
-flips roundings that stay in it. So this path is the card's arithmetic to the bit, in exact float32 operations, for
-ordinary values: products and sums between 2**-90 and 2**127. Source: ttsim v1.10.0.
+flips roundings that stay in it. So this path is the card's arithmetic to the bit: on a CPU by the compiled kernel, on a
+GPU in exact float32 operations, for ordinary values (products and sums between 2**-90 and 2**127). Source: ttsim
+v1.10.0.
 """
 
-import math
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ TILE = 32
 _EXPONENT = 0x7F800000
 # Products have 12 significant bits, so a nudge of 2**-14 turns ties away from zero and moves nothing else across one.
 _NUDGE = 1 + 2.0**-14
-_CHUNK = {"cpu": 1 << 14}
-"""Results computed together: what stays in cache with 16 lanes of each; on a GPU, what fills it."""
+_CHUNK = 1 << 21
+"""Results computed together, each with 16 lanes of products."""
 _PASSES: dict[Fidelity, int] = {"lofi": 1, "hifi2": 2, "hifi3": 3, "hifi4": 4}
 # Which slice of (left, right) each pass multiplies, 0 being the high one, and how far its exponents lie below.
 _SLICES = ((0, 0, 1.0), (0, 1, 2.0**-5), (1, 0, 2.0**-7), (1, 1, 2.0**-12))
@@ -41,28 +41,46 @@ def accumulate_bf16(left: Tensor, right: Tensor, fidelity: Fidelity, start: Tens
         start: bf16 values [..., m, n] that the sum starts from; 0 without.
 
     Returns:
-        float32 [..., m, n] holding bf16 values. Inf among the operands gives Inf or NaN. About 100 million products a
-        second and core in hifi4; a GEMM is a hundred times as fast.
+        float32 [..., m, n] holding bf16 values. Inf counts as 2**128 on a CPU, and gives Inf or NaN on a GPU.
     """
     if right.ndim == 2 and left.ndim > 2:
         rows = accumulate_bf16(left.flatten(0, -2), right, fidelity, None if start is None else start.flatten(0, -2))
         return torch.unflatten(rows, 0, left.shape[:-1])
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    m, n, items = left.shape[-2], right.shape[-1], math.prod(batch)
-    padding = -left.shape[-1] % TILE
-    lefts = F.pad(left, (0, padding)).expand(*batch, -1, -1).reshape(items, m, left.shape[-1] + padding)
-    rights = F.pad(right, (0, 0, 0, padding)).expand(*batch, -1, -1).reshape(items, -1, n)
-    total = left.new_zeros(items, m, n) if start is None else start.reshape(items, m, n).clone()
-    chunk = _CHUNK.get(left.device.type, 1 << 22)
-    together = max(1, chunk // max(m * n, 1))
-    rows_together = max(1, chunk // max(n, 1))
+    lefts = left.expand(*batch, -1, -1).reshape(-1, *left.shape[-2:])
+    rights = right.expand(*batch, -1, -1).reshape(-1, *right.shape[-2:])
+    shape = (*batch, left.shape[-2], right.shape[-1])
+    starts = left.new_zeros(shape) if start is None else start
+    accumulate = _compiled if left.device.type == "cpu" else accumulate_in_torch
+    return accumulate(lefts, rights, fidelity, starts.reshape(len(lefts), *shape[-2:])).reshape(shape)
+
+
+def _compiled(lefts: Tensor, rights: Tensor, fidelity: Fidelity, starts: Tensor) -> Tensor:
+    # Late: only these schemes need the compiled kernels, whose import takes a second.
+    from backends.tenstorrent.exact.matmul import matmul
+
+    total = torch.empty(starts.shape)
+    for item, (left, right, start) in enumerate(zip(lefts, rights, starts, strict=True)):
+        summed = matmul(left.detach().numpy(), right.detach().numpy(), fidelity, dst16=True, start=start.numpy())
+        total[item] = torch.from_numpy(summed)
+    return total
+
+
+def accumulate_in_torch(lefts: Tensor, rights: Tensor, fidelity: Fidelity, starts: Tensor) -> Tensor:
+    """The same in tensor operations, for a GPU, of [items, m, k] and [items, k, n] onto [items, m, n]."""
+    items, m, n = starts.shape
+    padding = -lefts.shape[-1] % TILE
+    lefts, rights = F.pad(lefts, (0, padding)), F.pad(rights, (0, 0, 0, padding))
+    total = starts.clone()
+    together = max(1, _CHUNK // max(m * n, 1))
+    rows_together = max(1, _CHUNK // max(n, 1))
     for item in range(0, items, together):
         several = slice(item, item + together)
         columns = _Lanes.of_right(rights[several])
         for row in range(0, m, rows_together):
             part = (several, slice(row, row + rows_together))
             total[part] = _sum(total[part], _Lanes.of_left(lefts[part]), columns, _PASSES[fidelity])
-    return total.reshape(*batch, m, n)
+    return total
 
 
 class _Lanes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends.tenstorrent.accumulation import accumulate_bf16
+from backends.tenstorrent.accumulation import accumulate_bf16, accumulate_in_torch
 from backends.tenstorrent.numerics import TensixArithmetic, read_activation
 from backends.tenstorrent.rounding import host_bf16
 from backends.tenstorrent.storage import store_bias, store_weight
@@ -83,8 +83,21 @@ def test_sums_in_bf16_are_the_cards(golden, combo, dist, fidelity):
     left, right = combo.split("_")
     spelled = {"lofi": "LoFi"}.get(fidelity, fidelity.replace("hifi", "HiFi"))
     card = golden[f"{dist}__C__{combo}__{spelled}__dst16__wh"]
-    summed = accumulate_bf16(golden[f"{dist}__A_{left}"], golden[f"{dist}__B_{right}"], fidelity)
-    assert torch.equal(summed, card)
+    a, b = golden[f"{dist}__A_{left}"], golden[f"{dist}__B_{right}"]
+    assert torch.equal(accumulate_bf16(a, b, fidelity), card)
+    assert torch.equal(accumulate_in_torch(a[None], b[None], fidelity, torch.zeros(1, *card.shape))[0], card)
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_sums_in_bf16_are_the_same_compiled_and_in_torch(fidelity):
+    left, right = host_bf16(random(3, 2, 5, 72)), host_bf16(random(2, 72, 19, seed=1))
+    start = host_bf16(random(3, 2, 5, 19, seed=2))
+    compiled = accumulate_bf16(left, right, fidelity, start)
+    again = accumulate_in_torch(
+        left.flatten(0, 1), right.expand(3, -1, -1, -1).flatten(0, 1), fidelity, start.flatten(0, 1)
+    )
+    assert torch.equal(compiled, again.view(compiled.shape))
+    assert not torch.equal(compiled, accumulate_bf16(left, right, fidelity))
 
 
 @pytest.mark.parametrize("chip", ["wh", "bh"])
