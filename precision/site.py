@@ -29,6 +29,9 @@ class Site:
     """Taps of a convolution (height times width for conv2d); 1 otherwise."""
     group: str | None = None
     """Sites of one name here must agree on their scheme (fused q/k/v)."""
+    feeds: str | None = None
+    """The one site that reads this one's channels, with nothing between that tells them apart; None where there is no
+    such site, or none was looked for. The order of those channels is free."""
 
     @property
     def macs_per_second(self) -> float:

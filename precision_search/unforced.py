@@ -34,7 +34,9 @@ def unforced(
     if not clips:
         return None
     torch.set_num_threads(1)
-    engine = EmulatedEngine(setting.voice, policy, Preparation(setting.backend.arithmetic, moments), calibration)
+    engine = EmulatedEngine(
+        setting.voice, policy, Preparation(setting.backend.arithmetic, moments, setting.chains), calibration
+    )
     cents, changes = [], []
     for clip in clips:
         reference, degraded = setting.voice.render(clip).numpy(), engine.render(clip).numpy()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
@@ -14,12 +14,14 @@ from audio_eval.profiles import PROFILES
 from audio_eval.suite import METRICS
 from backends.base import Backend
 from backends.devices import Device, load_devices
+from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
 from backends.tenstorrent.backend import TenstorrentBackend
 from precision.policy import Scheme
 from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
 from precision.space import resolve_space
+from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hifigan import HifiganVoice
@@ -126,6 +128,11 @@ class Setting:
         return self.discovery.sites
 
     @property
+    def chains(self) -> dict[str, str]:
+        """Consumer of each site whose channels may be reordered; none where no scheme asks for it."""
+        return {site.name: site.feeds for site in self.sites if site.feeds is not None}
+
+    @property
     def parameters(self) -> int:
         """Weights of the whole model, biases and embeddings included."""
         return sum(parameter.numel() for parameter in self.voice.module.parameters())
@@ -143,6 +150,10 @@ def make_setting(recipe: Recipe) -> Setting:
     search_clips, held_back_clips = _clips(recipe, voice)
     first = search_clips[0]
     discovery = discover(voice.module, lambda: voice.render(first), first.seconds)
+    if any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes):
+        chains = find_chains(voice.module, lambda: voice.render(first))
+        chained = tuple(replace(site, feeds=chains.get(site.name)) for site in discovery.sites)
+        discovery = replace(discovery, sites=chained)
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
     refused = {
         (site.name, scheme.name): reason

@@ -64,7 +64,7 @@ class Auditions:
 
     def _prepared(self, arithmetic: Arithmetic) -> Preparation:
         torch.set_num_threads(1)
-        return Preparation(arithmetic, self.moments)
+        return Preparation(arithmetic, self.moments, self.setting.chains)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""

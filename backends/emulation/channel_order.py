@@ -7,13 +7,15 @@ into the model's own order and the consumer's input out of it, which gives the s
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
-from precision.policy import Scheme
+from calibrate.moments import Moments
+from precision.policy import Lever, Scheme
 from voice.chains import channel_axis, reorder
 from voice.site_call import SiteCall
 
-LEVER = "channel_order"
+CHANNEL_ORDER: Lever = "channel_order"
 
 
 @dataclass(slots=True)
@@ -37,13 +39,13 @@ class ChannelOrders:
         """
         order_in = order_out = None
         producer = self._producers.get(call.site)
-        if producer is not None and producer in schemes and LEVER in schemes[producer].levers:
+        if producer is not None and producer in schemes and CHANNEL_ORDER in schemes[producer].levers:
             order_in = self._orders.get(producer)  # None where the producer has not run in this process: it runs first
-        if LEVER in schemes[call.site].levers:
+        if CHANNEL_ORDER in schemes[call.site].levers and not call.is_product:
             if call.site not in self.chains:
                 raise ValueError(
-                    f"site {call.site}: lever {LEVER}, and more than one site reads its channels, or none that can"
-                    " be reordered; drop the lever there"
+                    f"site {call.site}: lever {CHANNEL_ORDER}, and not one site alone reads its channels; drop the"
+                    " lever there"
                 )
             order_out = self._orders.get(call.site)
             if order_out is None:
@@ -56,8 +58,8 @@ class Reordered:
     """A call with its channels in the card's order."""
 
     call: SiteCall
-    order_in: bool
-    """Whether the inputs are in another order than the model's: weights are prepared apart for that."""
+    order_in: Tensor | None
+    """Order of the inputs, where it is not the model's: weights are prepared apart for that."""
     _inverse: Tensor | None
 
     @classmethod
@@ -71,9 +73,18 @@ class Reordered:
             weight = reorder(call, weight, order_out, inputs=False)
             bias = None if bias is None else bias.index_select(0, order_out)
         if order_in is None and order_out is None:
-            return cls(call, False, None)
+            return cls(call, None, None)
         inverse = None if order_out is None else order_out.argsort()
-        return cls(replace(call, x=x, weight=weight, bias=bias), order_in is not None, inverse)
+        return cls(replace(call, x=x, weight=weight, bias=bias), order_in, inverse)
+
+    def moments(self, moments: Moments) -> Moments:
+        """Moments of the inputs in their order; K runs over taps, then over channels."""
+        if self.order_in is None:
+            return moments
+        channels = len(self.order_in)
+        taps = torch.arange(0, moments.mean.shape[1], channels)
+        index = (taps[:, None] + self.order_in).flatten()
+        return Moments(moments.mean[:, index], moments.second[:, index][:, :, index], moments.rows)
 
     def restore(self, result: Tensor) -> Tensor:
         """Put a result into the model's order."""
@@ -84,4 +95,5 @@ def _by_magnitude(call: SiteCall) -> Tensor:
     """Output channels by falling norm of their weights; equal ones keep their order."""
     axis = 1 if call.op == "conv_transpose1d" else 0
     norms = call.weight.detach().double().transpose(0, axis).flatten(1).norm(dim=1)
-    return norms.argsort(descending=True, stable=True)
+    order: Tensor = norms.argsort(descending=True, stable=True)
+    return order

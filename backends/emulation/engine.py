@@ -66,7 +66,6 @@ class EmulatedEngine:
         scheme = self._schemes.get(call.site)
         if scheme is None:
             raise PolicyMismatchError(f"site {call.site!r} was called and the policy has no scheme for it; add it")
-        prepared = self._preparation.prepared(call, scheme)
-        result = self._preparation.arithmetic.compute(call, scheme, prepared, self._calibration)
+        result = self._preparation.compute(call, self._schemes, self._calibration)
         self._realized[call.site] = scheme
         return result

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from backends.base import Arithmetic, Prepared
+from backends.emulation.channel_order import ChannelOrders, Reordered
+from calibrate.calibration import Calibration
 from calibrate.moments import NEEDS_MOMENTS, Moments
 from precision.policy import Scheme
 from voice.site_call import SiteCall
@@ -13,40 +16,53 @@ from voice.site_call import SiteCall
 class Preparation:
     """A cache of prepared weights by (site, scheme); the model's weights must not change while it lives."""
 
-    def __init__(self, arithmetic: Arithmetic, moments: Mapping[str, Moments] | None = None) -> None:
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        moments: Mapping[str, Moments] | None = None,
+        chains: Mapping[str, str] | None = None,
+    ) -> None:
         """Start empty.
 
         Args:
             arithmetic: of the target.
             moments: of the inputs of sites, by name, for levers that ask for them.
+            chains: consumer of each site whose channels may be reordered, for the lever that does it.
         """
         self.arithmetic = arithmetic
         self._moments = moments or {}
-        self._held: dict[tuple[str, Scheme], Prepared] = {}
+        self._orders = ChannelOrders(chains or {})
+        self._held: dict[tuple[str, Scheme, bool], Prepared] = {}
 
     def __len__(self) -> int:
         """Count what is held."""
         return len(self._held)
 
-    def prepared(self, call: SiteCall, scheme: Scheme) -> Prepared:
-        """Prepare the call's weight, or give what an earlier call prepared.
+    def compute(self, call: SiteCall, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> Tensor:
+        """Compute a call under its site's scheme; `schemes` holds those of all sites that are lowered.
 
         Raises:
             TypeError: an operand is not float32.
             ValueError: the weight has another shape than at the site's first call; a lever asks for moments that are
                 not there.
         """
-        for operand, values in (("input", call.x), ("weight", call.weight)):
-            if values.dtype != torch.float32:
-                raise TypeError(
-                    f"site {call.site}: {operand} must be float32, got {values.dtype}; load the model in float32"
-                )
+        _check_float32(call)
+        scheme = schemes[call.site]
+        reordered = self._orders.of(call, schemes)
+        prepared = self._prepared(reordered, scheme)
+        return reordered.restore(self.arithmetic.compute(reordered.call, scheme, prepared, calibration))
+
+    def _prepared(self, reordered: Reordered, scheme: Scheme) -> Prepared:
+        """Prepare the call's weight, or give what an earlier call prepared."""
+        call = reordered.call
         if call.is_product:
             return self.arithmetic.prepare(call, scheme)
-        key = (call.site, scheme)
+        key = (call.site, scheme, reordered.order_in is not None)
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = self.arithmetic.prepare(call, scheme, self._moments_for(call.site, scheme))
+            moments = self._moments_for(call.site, scheme)
+            held = self.arithmetic.prepare(call, scheme, None if moments is None else reordered.moments(moments))
+            self._held[key] = held
         elif held.weight is not None and held.weight.shape != call.weight.shape:
             raise ValueError(
                 f"site {call.site}: weight was {tuple(held.weight.shape)} and is {tuple(call.weight.shape)} now; one"
@@ -57,3 +73,11 @@ class Preparation:
     def _moments_for(self, site: str, scheme: Scheme) -> Moments | None:
         """Those of a site, asked for only where a lever does: they may lie in a file."""
         return self._moments.get(site) if NEEDS_MOMENTS.intersection(scheme.levers) else None
+
+
+def _check_float32(call: SiteCall) -> None:
+    for operand, values in (("input", call.x), ("weight", call.weight)):
+        if values.dtype != torch.float32:
+            raise TypeError(
+                f"site {call.site}: {operand} must be float32, got {values.dtype}; load the model in float32"
+            )

@@ -82,8 +82,7 @@ class DamageProbe:
                 return results[call.index].clone()  # the model may write into what it gets
             if call.site != site:
                 return call.compute()
-            prepared = self._preparation.prepared(call, scheme)
-            return self._preparation.arithmetic.compute(call, scheme, prepared, self._calibration)
+            return self._preparation.compute(call, {site: scheme}, self._calibration)
 
         with intercept(self._voice.module, handle):
             return self._voice.render(clip)

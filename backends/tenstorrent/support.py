@@ -123,4 +123,6 @@ def _why_not(lever: Lever, site: Site, scheme: Scheme) -> str | None:
             return f"{scheme.weight} weights share no exponents; drop the lever, or store bfp8_b or bfp4_b"
     elif scheme.weight not in blocks and scheme.activation not in blocks:
         return "neither weight nor activation shares exponents, so order means nothing; drop the lever"
+    elif site.feeds is None:
+        return "not one site alone reads its channels, so their order is bound; drop the lever there"
     return None

@@ -9,8 +9,8 @@ from precision.blocks import known_formats
 from precision.policy import FIDELITIES, Scheme
 from precision.site import Site
 
-LINEAR = Site("ff", "linear", (64, 32), 32, 64, 100.0)
-CONV = Site("conv", "conv1d", (64, 32, 3), 96, 64, 100.0, kernel=3)
+LINEAR = Site("ff", "linear", (64, 32), 32, 64, 100.0, feeds="out")
+CONV = Site("conv", "conv1d", (64, 32, 3), 96, 64, 100.0, kernel=3, feeds="up")
 UP = Site("up", "conv_transpose1d", (64, 32, 8), 128, 32, 100.0, kernel=8)
 WIDE_LINEAR = Site("wide", "linear", (64, 250), 250, 64, 100.0)
 LONG_CONV = Site("long", "conv1d", (64, 64, 7), 448, 64, 100.0, kernel=7)
