@@ -1,0 +1,1 @@
+"""Recorded vectors against the exact Tensix arithmetic: `python -m backends.tenstorrent.verify DIR`."""
