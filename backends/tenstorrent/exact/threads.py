@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -40,17 +41,22 @@ def run_chunks(function: Callable[[int, int], object], n_items: int, chunk: int)
 
     Raises:
         ValueError: if chunk is below 1.
-        Exception: what `function` raised, after the ranges already begun are done.
+        Exception: what `function` raised, once the ranges begun by then are done; the others are left out.
     """
     if chunk < 1:
         raise ValueError(f"a chunk holds 1 item or more, not {chunk}; give run_chunks a positive chunk")
     starts = itertools.count(0, chunk)  # next() of it is atomic under the GIL
+    failed = threading.Event()
 
     def work() -> None:
         for start in starts:
-            if start >= n_items:
+            if start >= n_items or failed.is_set():
                 return
-            function(start, min(start + chunk, n_items))
+            try:
+                function(start, min(start + chunk, n_items))
+            except BaseException:
+                failed.set()
+                raise
 
     extra = min(_threads, -(-n_items // chunk)) - 1
     helpers = [_pool(_threads).submit(work) for _ in range(extra)]
