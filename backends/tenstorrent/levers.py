@@ -35,10 +35,12 @@ def exponents_for_lofi(weight: Tensor, blocks: WeightBlocks) -> Tensor:
     shared = blocks.shared_exponent(weight.contiguous())
     exact = weight.abs().double()
     kept, overflowing = _codes_for_lofi(exact, shared)
+    crowded = blocks.reduce(overflowing.to(torch.int32), "amax") > 0
+    if not bool(crowded.any()):
+        return shared
     raised, _ = _codes_for_lofi(exact, shared + 1)
     kept_loss = blocks.reduce((kept - exact).square(), "sum")
     raised_loss = blocks.reduce((raised - exact).square(), "sum")
-    crowded = blocks.reduce(overflowing.to(torch.int32), "amax") > 0
     return shared + (crowded & (raised_loss < kept_loss)).to(torch.int32)
 
 
