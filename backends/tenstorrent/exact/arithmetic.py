@@ -31,8 +31,11 @@ class ExactTensix:
 
     Inputs are stored by the packer from fp32, weights by the host. A linear layer or product of activations runs as
     `ttnn.linear`, a convolution as `ttnn.conv1d`: with `in0_block_w` None height-sharded, with a number block-sharded.
-    A transposed convolution is one over its spread input, a group one of its own. Results are stored as bf16, or as
-    fp32 where the scheme's activation is.
+    A transposed convolution is one over its spread input. Results are stored as bf16, or as fp32 where the scheme's
+    activation is.
+
+    Linear layers and stride-1 convolutions of whole eights of channels were measured on the simulator. The rest follows
+    the same rules, but ttnn may lay out K otherwise: groups (here one product each) and odd numbers of channels.
     """
 
     architecture: Architecture

@@ -45,12 +45,12 @@ def conv1d(
     """
     out, channels, taps = weight.shape
     span = dilation * (taps - 1) + 1
-    padded = np.pad(x, [(padding, padding), (0, 0)])
-    if x.ndim != 2 or x.shape[1] != channels or len(padded) < span:
+    if x.ndim != 2 or x.shape[1] != channels or len(x) + 2 * padding < span:
         raise ValueError(
             f"x is {list(x.shape)} with {padding} zeros on both ends; a weight {list(weight.shape)} with dilation "
             f"{dilation} takes [positions, {channels}] with {span} positions or more, zeros counted"
         )
+    padded = np.pad(x, [(padding, padding), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, span, axis=0)[::stride, :, ::dilation]
     columns = np.ascontiguousarray(weight.transpose(2, 1, 0)).reshape(taps * channels, out)
     return convolution_registers(

@@ -52,9 +52,11 @@ def linear_registers(x: Values, weight: Values, bias: Values | None, program: Pr
         tf32: whether a source register holds tf32.
     """
     depth = x.shape[1]
-    if weight.shape[0] != depth or (bias is not None and bias.shape != weight.shape[1:]):
+    if depth == 0 or weight.shape[0] != depth or (bias is not None and bias.shape != weight.shape[1:]):
         shapes = f"x {list(x.shape)}, weight {list(weight.shape)}, bias {None if bias is None else list(bias.shape)}"
-        raise ValueError(f"a linear layer takes x [m, k], weight [k, n] and bias [n] or None, not {shapes}")
+        raise ValueError(
+            f"a linear layer takes x [m, k], weight [k, n], k of 1 or more, and bias [n] or None, not {shapes}"
+        )
     size = depth if program.in0_block_w is None else program.in0_block_w * TILE
     blocks = [(x[:, start : start + size], weight[start : start + size]) for start in range(0, depth, size)]
     return sum_blocks(blocks, bias, program, _partials(program, len(blocks)), tf32=tf32, reloads_whole=True)

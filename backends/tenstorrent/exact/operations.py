@@ -94,8 +94,10 @@ def sum_blocks(
         reloads_whole: whether fp32 partials return to Dst with all bits, not through a tf32 register.
 
     Returns:
-        float32 [m, n], values in the output format; never NaN except where L1 accumulation made one that is then
-        copied, Inf beyond the range.
+        float32 [m, n], values in the output format; never NaN, Inf beyond the range.
+
+    Raises:
+        ValueError: no blocks.
     """
     in_l1 = program.accumulates_in_l1(len(blocks))
     spilled: Values | None = None

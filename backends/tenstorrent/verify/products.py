@@ -65,9 +65,10 @@ def _registers(vectors: Vectors, name: str, kind: str) -> Values:
     return vectors.once(f"{name}_{kind}", make)
 
 
-_HOLDS = """{dist}A_raw, {dist}B_raw                      float32 operands, A the activations
+_HOLDS = """{dist}A_raw, {dist}B_raw    float32 operands, A the activations
     {dist}{{A,B}}_{{bf16,tf32,bfp8,bfp4}}, _bytes    as stored and as a register shows them
-    {dist}C__{op}IN0_IN1__FIDELITY__DST__CHIP    Dst before packing; CHIP wh or bh; a wh array alone holds for both"""
+    {dist}C__{op}IN0_IN1__FIDELITY__DST__CHIP    Dst before packing;
+        CHIP wh or bh, a wh array alone holds for both"""
 
 MATMUL = Layout(
     "matmul",
