@@ -24,9 +24,9 @@ LAYOUTS: tuple[Layout, ...] = (
     whole.BINARY,
     whole.CONV1D,
 )
-_WORDS = """  DIST is any word. IN0, IN1, FMT: bf16, bfp8, bfp4, fp32; of matmul and eltwise tf32 (fp32 read as tf32) and fp32tr
-  (fp32 truncated to bf16) in place of fp32. FIDELITY: LoFi, HiFi2, HiFi3, HiFi4. DST: dst16 (sums in bf16) or dst32.
-  Results are compared by their bits; bytes are tiles [tiles, bytes of a tile]."""
+_WORDS = """  DIST is any word. IN0, IN1, FMT: bf16, bfp8, bfp4, fp32; of matmul and eltwise, in place of fp32,
+  tf32 (fp32 read as tf32) and fp32tr (fp32 truncated to bf16). FIDELITY: LoFi, HiFi2, HiFi3, HiFi4. DST: dst16 (sums in
+  bf16) or dst32. Results are compared by their bits; bytes are tiles [tiles, bytes of a tile]."""
 _RECORD = """recording vectors from your own card:
   Run the operation on known float32 inputs, with every field of the compute kernel config set (math_fidelity,
   math_approx_mode=False, fp32_dest_acc_en: dst32, packer_l1_acc: l1acc) and a program config that gives in0_block_w,
