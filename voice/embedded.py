@@ -1,6 +1,8 @@
 """The embedded voice: text to waveform at 16 kHz, small enough to ship and real enough to break."""
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -98,8 +100,29 @@ class EmbeddedVoice:
     def render(self, clip: Clip) -> Tensor:
         """Waveform [time] of a clip, float32."""
         with torch.inference_mode():
-            waveform: Tensor = self.module(*clip.inputs)
+            return self.sound(clip)
+
+    def sound(self, clip: Clip) -> Tensor:
+        """Waveform as `render` gives it, with gradients where they are wanted."""
+        waveform: Tensor = self.module(*clip.inputs)
         return waveform
+
+    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
+        """Whole phones in a row, at least `seconds` of them where the clip has as much; durations and F0 forced.
+
+        `place` in 0..1 goes over the phones at which that length can begin. A clip with nothing forced stays whole.
+        """
+        if len(clip.inputs) < 3:
+            return clip
+        phones, durations, f0_hz = clip.inputs
+        frame_seconds = self.module.vocoder.config.hop_samples / self.sample_rate_hz
+        ends = [0, *itertools.accumulate(durations.tolist())]
+        wanted = min(math.ceil(seconds / frame_seconds), ends[-1])
+        first = int(place * sum(ends[-1] - begin >= wanted for begin in ends[:-1]))
+        first = min(first, max(i for i, begin in enumerate(ends[:-1]) if ends[-1] - begin >= wanted))
+        last = next(i for i, end in enumerate(ends) if end - ends[first] >= wanted)
+        inputs = (phones[first:last], durations[first:last], f0_hz[ends[first] : ends[last]])
+        return Clip(f"{clip.name}+{first}", inputs, (ends[last] - ends[first]) * frame_seconds, None)
 
     def unforced(self, clip: Clip) -> Clip:
         """The same sentence with the model's own durations and F0."""

@@ -179,11 +179,23 @@ class HifiganVoice:
 
     def render(self, clip: Clip) -> Tensor:
         """Give the waveform [time] float32 in -1..1 of a clip's log-mel frames."""
+        with torch.inference_mode():
+            return self.sound(clip)
+
+    def sound(self, clip: Clip) -> Tensor:
+        """Give the waveform as `render` does, with gradients where they are wanted."""
         (mel,) = clip.inputs
         device = next(self.module.parameters()).device
-        with torch.inference_mode():
-            waveform: Tensor = self.module(mel.to(device))[0, 0]
+        waveform: Tensor = self.module(mel.to(device))[0, 0]
         return waveform.float()
+
+    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
+        """Give some frames of a clip, the first of them `place` (0..1) of the way through what can be one."""
+        (mel,) = clip.inputs
+        count = min(max(round(seconds * self.sample_rate_hz / self.config.mel.hop), 1), mel.shape[2])
+        first = min(int(place * (mel.shape[2] - count + 1)), mel.shape[2] - count)
+        frames = mel[:, :, first : first + count].clone()  # those of `clip` are inference tensors: they train nothing
+        return Clip(f"{clip.name}+{first}", (frames,), count * self.config.mel.hop / self.sample_rate_hz, None)
 
 
 _NORMED = (

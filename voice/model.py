@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -45,3 +45,14 @@ class Voice(Protocol):
 
     def render(self, clip: Clip) -> Tensor:
         """Give the waveform [time] float32 in -1..1, the same every time, under inference_mode."""
+
+
+@runtime_checkable
+class AdaptableVoice(Voice, Protocol):
+    """A voice whose weights can be trained by its sound."""
+
+    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
+        """A stretch of a clip of about that length, or all of a shorter clip; `place` in 0..1 says where it lies."""
+
+    def sound(self, clip: Clip) -> Tensor:
+        """What `render` gives, with gradients where they are wanted."""

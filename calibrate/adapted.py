@@ -1,0 +1,88 @@
+"""Adapted: weights trained for a policy, the plan they were trained by, and the file that holds them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operands:
+    """What a site computes with in place of its own weight and bias."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how fast to train; the same plan gives the same weights."""
+
+    steps: int = 300
+    """Steps by the model's sound."""
+    local_steps: int = 40
+    """Steps by each site's own output, before."""
+    rate: float = 1e-4
+    """Step of Adam, relative to the root mean square of the weight or bias."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained by."""
+        if self.steps < 1 or self.local_steps < 0 or not self.rate > 0:
+            raise ValueError(f"steps must be >= 1, local_steps >= 0 and rate > 0, got {self}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapted:
+    """Trained operands of each site, float32, not yet rounded as the target stores them; and what it took."""
+
+    operands: Mapping[str, Operands]
+    loss_before: float
+    """Mean over the validated stretches, before the first step."""
+    loss_after: float
+    """Of the weights that are kept; never above the first."""
+    best_step: int
+    """Step after which they were as they are kept, local steps counted; 0: nothing that was tried was better."""
+    minutes: float
+    plan: Plan
+
+
+def save_adapted(adapted: Adapted, path: Path) -> None:
+    """Write trained operands and what they took to a safetensors file, in one step."""
+    tensors: dict[str, Tensor] = {}
+    for site, held in adapted.operands.items():
+        tensors[f"{site}.weight"] = held.weight.contiguous()
+        if held.bias is not None:
+            tensors[f"{site}.bias"] = held.bias.contiguous()
+    told = {
+        "loss_before": adapted.loss_before,
+        "loss_after": adapted.loss_after,
+        "best_step": adapted.best_step,
+        "minutes": adapted.minutes,
+        "plan": asdict(adapted.plan),
+    }
+    beside = path.with_name(f".{path.name}.part")
+    save_file(tensors, beside, {"adapted": json.dumps(told, sort_keys=True)})
+    beside.replace(path)
+
+
+def load_adapted(path: Path) -> Adapted:
+    """Read what `save_adapted` wrote.
+
+    Raises:
+        ValueError: the file is none of those.
+    """
+    with safe_open(path, "pt") as file:
+        told = json.loads((file.metadata() or {}).get("adapted", "null"))
+        if told is None:
+            raise ValueError(f"{path}: holds no adapted weights; delete it, and they are trained again")
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    sites = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+    operands = {site: Operands(tensors[f"{site}.weight"], tensors.get(f"{site}.bias")) for site in sites}
+    return Adapted(
+        operands, told["loss_before"], told["loss_after"], told["best_step"], told["minutes"], Plan(**told["plan"])
+    )
