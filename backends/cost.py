@@ -27,6 +27,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "static scales of fp8 and int8 are applied by the operation before, at no cost; dynamic ones take their own pass",
     "a product runs at the rate of its wider operand: a format of the weights alone saves bytes, not time to compute",
     "fp32 accumulation costs nothing",
+    "a bias apart is an operation of its own, which reads and writes the result once more",
 )
 
 _SPEED = ("fp8", "int8", "bf16", "tf32", "fp32")
@@ -168,6 +169,10 @@ class CostModel:
         if scaled and not (self.fused_quantization and scheme.activation_scale == "static"):
             launches = 2
             read_bytes += (gemm.input_elements + right_elements) * (OUTPUT_BITS + activation_bits) / 8
+        if scheme.bias_apart:
+            launches += 1
+            read_bytes += written_bytes
+            written_bytes *= 2
         activation_bytes = read_bytes + written_bytes
 
         dram = device.memory_gb_per_s.as_gain(case) * 1e9 * device.memory_efficiency.as_gain(case)

@@ -46,11 +46,17 @@ class Scheme:
     """Whether the Tensix packer adds the partial sums of K blocks in memory, instead of reloading them."""
     in0_block_w: int | None = None
     """Tiles of K (32 each) between two spills of a partial sum; None: all of K at once, which never spills."""
+    bias_apart: bool = False
+    """Whether the bias is added by an operation of its own: ttnn's fused one cuts an fp32 sum first."""
+    adapted: bool = False
+    """Whether the weights are those of the study's adaptation in place of the model's; no recipe says so."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, in the order of the fields."""
+        """Plain data, in the order of the fields; `adapted` only where it holds."""
         data = asdict(self)
         data["levers"] = list(self.levers)
+        if not self.adapted:
+            del data["adapted"]
         return data
 
 

@@ -14,6 +14,7 @@ from precision.mistakes import Mistake, RecipeError, shown
 from precision.policy import Scheme
 from precision.schema import plain, validate
 from precision.sections import (
+    AdaptSection,
     CalibrateSection,
     CostSection,
     DataSection,
@@ -95,6 +96,11 @@ class Recipe:
         return self.written.search
 
     @property
+    def adapt(self) -> AdaptSection | None:
+        """Training of weights: steps, local_steps, rate; None where weights stay as they are."""
+        return self.written.adapt
+
+    @property
     def cost(self) -> CostSection:
         """What a stream is priced at: against, streams, utilization, years; the defaults where the file is silent."""
         return self.written.cost if self.written.cost is not None else CostSection()
@@ -121,6 +127,8 @@ class Recipe:
         written["schemes"] = [scheme.to_dict() for scheme in self.schemes]
         written["gates"] = [asdict(gate) for gate in self.gates]
         written["cost"] = asdict(self.cost)
+        if self.adapt is None:
+            del written["adapt"]
         text = json.dumps(written, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -196,6 +204,7 @@ def _scheme(name: str, entry: SchemeEntry) -> Scheme:
         levers=entry.levers,
         packer_l1_acc=entry.packer_l1_acc,
         in0_block_w=entry.in0_block_w,
+        bias_apart=entry.bias_apart,
     )
 
 

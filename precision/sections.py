@@ -90,6 +90,8 @@ class SchemeEntry:
     """Whether the Tensix packer adds the partial sums of K blocks in memory, instead of reloading them."""
     in0_block_w: Annotated[Count | None, Field(title="K block")] = None
     """Tiles of K (32 each) between two spills of a partial sum; left out: all of K at once."""
+    bias_apart: Annotated[bool, Strict(), Field(title="Bias apart")] = False
+    """Whether the bias is added by an operation of its own: ttnn's fused one cuts an fp32 sum first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,19 @@ class SearchSection:
     """Number of policies that are built and heard, at most."""
     seed: Annotated[Whole, Field(title="Seed", ge=0)]
     """Seed of everything random."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptSection:
+    """Training of the cheapest policy's weights against the model's own sound, on the clips of the search."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    steps: Annotated[Whole, Field(title="Steps", ge=1, le=100_000)] = 300
+    """Number of training steps by sound, each on 1.5 s of a clip; 300 take some minutes on a processor."""
+    local_steps: Annotated[Whole, Field(title="Local steps", ge=0, le=100_000)] = 20
+    """Number of steps before, in which every site learns its own output."""
+    rate: Annotated[Number, Field(title="Rate", gt=0, le=0.01)] = 2e-4
+    """Size of a step relative to the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +229,5 @@ class RecipeFile:
     """How much is tried, and for what."""
     cost: Annotated[CostSection | None, Field(title="Cost")] = None
     """What a stream is priced at; left out for the defaults."""
+    adapt: Annotated[AdaptSection | None, Field(title="Adaptation")] = None
+    """Training of weights for the cheapest policy; left out, weights stay as they are. `adapt: {}` will do."""

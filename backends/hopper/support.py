@@ -47,6 +47,8 @@ def refuses(site: Site, scheme: Scheme) -> str | None:
         return "packer_l1_acc: Hopper has no packer, partial sums stay in registers; leave it out"
     if scheme.in0_block_w is not None:
         return f"in0_block_w {scheme.in0_block_w}: cuBLASLt and TensorRT choose their own blocks of K; leave it out"
+    if scheme.bias_apart:
+        return "bias_apart: Hopper adds a fused bias in fp32; leave it out"
     if site.weight_shape and scheme.levers:
         return f"levers {', '.join(scheme.levers)}: they make up for fidelities, which Hopper has not; drop them"
     weight = scheme.weight if site.weight_shape else scheme.activation

@@ -17,6 +17,7 @@ from backends.tenstorrent.partials import (
     add_bias,
     add_in_bf16,
     adds_in_memory,
+    bias_shape,
     k_blocks,
     keeps_fp32,
     of_channels,
@@ -91,15 +92,16 @@ class TensixArithmetic:
         """See `Arithmetic.compute`; the calibration is not used."""
         blocks = k_blocks(call, scheme)
         in_memory = adds_in_memory(scheme, blocks)
-        has_bias = prepared.bias is not None
+        has_bias = prepared.bias is not None and not scheme.bias_apart
         if scheme.accumulate == "bf16":
             total = _sum_in_bf16(call, scheme, prepared, blocks, has_bias=has_bias)
         else:
             total = _sum_in_fp32(call, scheme, prepared, blocks, has_bias=has_bias)
+        if prepared.bias is not None and scheme.bias_apart:
+            return total + prepared.bias.view(bias_shape(call))
         if prepared.bias is not None:
             partial = through_tf32(total) if keeps_fp32(call, scheme, in_memory=in_memory) else pack_float(total, 7)
-            shape = (-1, *[1] * (total.ndim - 2)) if call.options is not None else (-1,)
-            total = add_bias(partial, prepared.bias.view(shape), scheme)
+            total = add_bias(partial, prepared.bias.view(bias_shape(call)), scheme)
         return total if scheme.activation == "fp32" else pack_float(total, 7)
 
 

@@ -113,6 +113,11 @@ def add_bias(partial: Tensor, bias: Tensor, scheme: Scheme) -> Tensor:
     return pack_float(total, 7) if scheme.accumulate == "bf16" else total
 
 
+def bias_shape(call: SiteCall) -> tuple[int, ...]:
+    """Shape that broadcasts a bias [n] to the call's result."""
+    return (-1, *[1] * (call.x.ndim - 2)) if call.options is not None else (-1,)
+
+
 def _channels(call: SiteCall) -> int:
     """Input channels of one group of a convolution."""
     assert call.options is not None

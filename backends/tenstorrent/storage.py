@@ -77,7 +77,9 @@ def store_weight(weight: Tensor, op: Op, groups: int, scheme: Scheme, moments: M
 
 
 def store_bias(bias: Tensor, op: Op, scheme: Scheme) -> Tensor:
-    """Bias values on the card: bf16 for linear; a convolution's bias takes the format of its weights."""
+    """Bias values on the card: bf16 for linear; a convolution's takes the format of its weights; apart it is fp32."""
+    if scheme.bias_apart:
+        return bias
     if op != "linear" and scheme.weight in MAGNITUDE_BITS:
         return host_blocks(bias.reshape(-1, 1), scheme.weight, WeightBlocks(bias.numel(), 1)).view(-1)
     return host_bf16(bias)

@@ -34,6 +34,7 @@ def refuses(site: Site, scheme: Scheme, architecture: Architecture) -> str | Non
     return (
         _refuses_formats(site, scheme)
         or _refuses_fidelity(scheme, architecture)
+        or _refuses_bias(scheme)
         or _refuses_blocks(site, scheme)
         or (_refuses_levers(site, scheme) if site.weight_shape else None)
     )
@@ -57,6 +58,16 @@ def _refuses_fidelity(scheme: Scheme, architecture: Architecture) -> str | None:
         return "fidelity missing: ttnn's own default changes with the operands; set lofi, hifi2, hifi3 or hifi4"
     if architecture == "wormhole" and scheme.fidelity == "hifi4" and scheme.accumulate == "fp32":
         return "hifi4 with fp32 accumulation: wrong sums on Wormhole (tt-metal #38306); use hifi3"
+    return None
+
+
+def _refuses_bias(scheme: Scheme) -> str | None:
+    if scheme.bias_apart and (scheme.activation != "fp32" or scheme.accumulate != "fp32"):
+        return (
+            "bias_apart: it saves bits of an fp32 result only, and the result is "
+            f"{'bf16' if scheme.activation != 'fp32' else 'summed in bf16'} here; drop it, or use activation and"
+            " accumulate fp32"
+        )
     return None
 
 

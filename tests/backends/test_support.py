@@ -36,6 +36,7 @@ def test_blackhole_takes_what_ttnn_stores(site, fmt):
         ({"activation": "bfp4_b"}, CONV, "convolutions take"),
         ({"fidelity": None}, LINEAR, "fidelity missing"),
         ({"levers": ("fidelity_rounding",), "fidelity": "hifi2"}, LINEAR, "drop the lever, or use lofi"),
+        ({"bias_apart": True}, CONV, "use activation and accumulate fp32"),
         ({"levers": ("fidelity_rounding",), "weight": "bfp4_b"}, LINEAR, "reads all bits of bfp4_b"),
         ({"levers": ("gain_folding",), "fidelity": "hifi3"}, LINEAR, "drop the lever"),
         ({"levers": ("gain_folding",), "fidelity": "hifi2", "activation": "bfp8_b"}, LINEAR, "drop the lever"),
@@ -69,6 +70,7 @@ def test_tenstorrent_says_why_not_and_what_instead(changes, site, reason):
         ({"in0_block_w": 1}, replace(LONG_CONV, weight_shape=(64, 4, 7), k=28)),
         ({"in0_block_w": 2}, UP),
         ({"in0_block_w": 1}, PRODUCT),
+        ({"bias_apart": True, "activation": "fp32"}, CONV),
     ],
 )
 def test_tenstorrent_takes_levers_and_blocks_that_fit(changes, site):
@@ -107,6 +109,7 @@ def test_hopper_takes_every_wide_format_everywhere(site, fmt):
         ({"accumulate": "bf16"}, LINEAR, "use accumulate fp32"),
         ({"levers": ("gain_folding",)}, LINEAR, "drop them"),
         ({"packer_l1_acc": True}, PRODUCT, "Hopper has no packer"),
+        ({"bias_apart": True}, PRODUCT, "leave it out"),
         ({"in0_block_w": 2}, LINEAR, "choose their own blocks"),
         ({"weight": "bfp8_b"}, LINEAR, "use fp8_e4m3"),
         ({"weight": "bf16"}, LINEAR, "both in FP8"),

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from backends.tenstorrent.accumulation import accumulate_bf16, accumulate_in_torch
 from backends.tenstorrent.numerics import TensixArithmetic, read_activation
+from backends.tenstorrent.partials import bias_shape
 from backends.tenstorrent.rounding import host_bf16
 from backends.tenstorrent.storage import store_bias, store_weight
 from precision.policy import FIDELITIES, Scheme
@@ -248,3 +250,13 @@ def test_operands_are_left_as_they_were():
         for activation in ("bf16", "bfp8_b", "fp32"):
             compute(call_of("linear", x, weight, bias), scheme_of(fidelity=fidelity, activation=activation))
     assert all(torch.equal(a, b) for a, b in zip((x, weight, bias), before, strict=True))
+
+
+@pytest.mark.parametrize("call", [call for call in conv_calls() if call.bias is not None], ids=lambda call: call.op)
+def test_a_bias_apart_keeps_the_bits_that_the_fused_one_cuts(call):
+    exact = call.compute()
+    fused = scheme_of(weight="fp32", activation="fp32", fidelity="hifi4")
+    apart = replace(fused, bias_apart=True)
+    assert snr_db(exact, compute(call, apart)) > snr_db(exact, compute(call, fused)) + 2
+    without = replace(call, bias=None)
+    assert torch.equal(compute(call, apart), compute(without, apart) + call.bias.view(bias_shape(call)))

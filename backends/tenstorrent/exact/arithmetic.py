@@ -13,6 +13,7 @@ from backends.base import Prepared
 from backends.tenstorrent.exact.convolution import convolution_registers
 from backends.tenstorrent.exact.linear import linear_registers
 from backends.tenstorrent.exact.operations import Format, Program, Values, device_registers, host_registers
+from backends.tenstorrent.partials import bias_shape
 from backends.tenstorrent.storage import store_operands
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
@@ -73,12 +74,16 @@ class ExactTensix:
         tf32 = not program.dst16 and "fp32" in (scheme.weight, scheme.activation)
         x = _read(call.x, scheme, 1 if call.options is not None else -1)
         weight = _read(call.weight, scheme, -1) if prepared.weight is None else prepared.weight
-        bias = None if prepared.bias is None else _array(prepared.bias)
+        apart = prepared.bias if scheme.bias_apart else None
+        bias = None if prepared.bias is None or apart is not None else _array(prepared.bias)
         if call.options is None:
             total = _products(x, to_columns(weight, call.op), bias, program, tf32=tf32)
         else:
             columns = _array(to_columns(weight, call.op, call.options.groups))
             total = from_rows(call, _convolve(call, x, columns, bias, program, tf32=tf32))
+        if apart is not None:
+            # ttnn adds fp32 tensors on the vector unit, which no vectors cover: taken to be IEEE addition.
+            total = total + apart.cpu().view(bias_shape(call))
         return total.to(call.x.device)
 
     def _program(self, scheme: Scheme) -> Program:
