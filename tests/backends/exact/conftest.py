@@ -62,7 +62,6 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Vendor:
         patch.setenv("LOGURU_LEVEL", "ERROR")
         ttnn = importlib.import_module("ttnn")
         vendor = Vendor(ttnn, folder / "tensor.tensorbin")
-        vendor.store(
-            torch.zeros(1, 1), "bf16"
-        )  # opens the cluster: what is opened later would not look for the mock one
+        # The first tensor opens the cluster, which stays open; without the mock one ttnn would look for a card.
+        vendor.store(torch.zeros(1, 1), "bf16")
     return vendor

@@ -19,7 +19,6 @@ from precision.policy import Scheme
 pytestmark = pytest.mark.tenstorrent
 
 BFP = ("bfp8_b", "bfp4_b")
-TILE_BYTES = {"bfp8_b": 1088, "bfp4_b": 576}
 SPECIAL = [
     0x00000000, 0x80000000,  # zeros
     0x00000001, 0x807FFFFF, 0x00400000,  # denormals
@@ -31,9 +30,7 @@ SPECIAL = [
 ]  # fmt: skip
 # Lengths about the borders of blocks (16) and tiles (32).
 LENGTHS = st.sampled_from([1, 2, 3, 15, 16, 17, 31, 32, 33, 48, 63, 65])
-SHAPES = st.one_of(
-    st.tuples(LENGTHS), st.tuples(LENGTHS, LENGTHS), st.tuples(st.integers(1, 3), LENGTHS, LENGTHS)
-)  # fmt: skip
+SHAPES = st.one_of(st.tuples(LENGTHS), st.tuples(LENGTHS, LENGTHS), st.tuples(st.integers(1, 3), LENGTHS, LENGTHS))
 
 
 @st.composite
@@ -155,11 +152,11 @@ def test_floats_are_stored_as_the_vendors_bytes(vendor, fmt, bits):
 @settings(max_examples=60)
 def test_any_bytes_are_read_as_the_vendor_reads_them(vendor, fmt, data):
     rows, columns = data.draw(LENGTHS), data.draw(LENGTHS)
-    count = -(-rows // 32) * -(-columns // 32)
+    shape = vendor.tiles(vendor.store(torch.zeros(rows, columns), fmt), fmt).shape
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    tiles = rng.integers(0, 256, (count, TILE_BYTES[fmt]), dtype=np.uint8)
+    tiles = rng.integers(0, 256, shape, dtype=np.uint8)
     lowest, highest = data.draw(st.sampled_from([(0, 255), (0, 8), (250, 255), (127, 127)]))
-    tiles[:, :64] = rng.integers(lowest, highest, (count, 64), endpoint=True)
+    tiles[:, :64] = rng.integers(lowest, highest, (len(tiles), 64), endpoint=True)
     got = vendor.read(vendor.load(tiles, fmt, (rows, columns)))
     assert same_bits(host_decode(*bytes_to_tiles(tiles, fmt, (rows, columns)), fmt), got)
 
@@ -168,7 +165,10 @@ def test_any_bytes_are_read_as_the_vendor_reads_them(vendor, fmt, data):
 @given(bits=patterns(shapes=st.tuples(LENGTHS, LENGTHS), finite=True))
 @settings(max_examples=60)
 def test_a_linears_weight_is_stored_as_the_vendors(vendor, fmt, bits):
-    """ttnn.linear takes [K, out]; with col_tilize from_torch stores [out, K], for transpose_b=True, blocks along K."""
+    """ttnn.linear takes [K, out]; col_tilize makes it [out, K], blocks along K, which linear(transpose_b=True) takes.
+
+    Then the matmul kernel itself turns tiles as it unpacks them: nothing is packed again. Convolutions refuse such weights.
+    """
     columns = as_torch(bits)
     plain, turned = vendor.store(columns, fmt), vendor.store(columns, fmt, col_tilize=True)
     assert tuple(plain.shape) == bits.shape
