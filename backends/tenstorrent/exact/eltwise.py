@@ -8,13 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from backends.tenstorrent.exact.engine import add_elements, multiply_elements
+from backends.tenstorrent.exact.engine import Int32s
+from backends.tenstorrent.exact.kernels import add_elements, multiply_elements
 from backends.tenstorrent.exact.operands import (
     TILE,
-    Int32s,
     close_dst,
     count_phases,
-    decode_rows,
     pad,
     patterns,
 )
@@ -75,9 +74,8 @@ def accumulate_products(
     a: Int32s, b: Int32s, dst: Int32s, phases: range, dst16: bool, wormhole: bool, tf32: bool
 ) -> None:
     """Add the products of patterns to destinations in place; all of one length, a multiple of 32."""
-    srca, srcb = decode_rows(a.reshape(-1, TILE), True, tf32), decode_rows(b.reshape(-1, TILE), False, tf32)
 
     def work(first: int, last: int) -> None:
-        multiply_elements(srca, srcb, dst, first, last, phases.start, phases.stop, dst16, wormhole)
+        multiply_elements(a, b, dst, first, last, phases.start, phases.stop, dst16, wormhole, tf32)
 
     run_chunks(work, dst.size // TILE, _CHUNK)

@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from backends.tenstorrent.exact.eltwise import accumulate_products
-from backends.tenstorrent.exact.engine import multiply_matrices, multiply_steps
+from backends.tenstorrent.exact.kernels import multiply_matrices, multiply_steps
 from backends.tenstorrent.exact.operands import (
     TILE,
     check_phase,
     close_dst,
     count_phases,
     decode_columns,
-    decode_rows,
     open_dst,
     pad,
     patterns,
@@ -62,11 +61,11 @@ def matmul(
     rows, columns = a.shape[0], b.shape[1]
     dst = open_dst(start, (rows, columns), dst16)
     a, b = pad(a, 1, TILE), pad(b, TILE, TILE)
-    srca, srcb = decode_columns(b, True, tf32), decode_rows(a, False, tf32)
+    srca, srcb = decode_columns(b, True, tf32), a.reshape(-1)
     tiles, panels, flat = a.shape[1] // TILE, b.shape[1] // TILE, dst.reshape(-1)
 
     def work(first: int, last: int) -> None:
-        multiply_matrices(srca, srcb, flat, first, last, rows, tiles, panels, phases, dst16, wormhole)
+        multiply_matrices(srca, srcb, flat, first, last, rows, tiles, panels, phases, dst16, wormhole, tf32)
 
     run_chunks(work, panels * -(-rows // TILE), max(_CHUNK // (TILE**3 * max(tiles, 1)), 1))
     return close_dst(dst, (rows, columns))

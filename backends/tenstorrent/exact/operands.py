@@ -1,27 +1,13 @@
-"""Source registers decoded for the matrix engine's kernels. Source: ttsim v1.10.0; definition/engine.py has the rules.
+"""Operands and destinations of the exact matrix engine as its kernels take them: patterns, filled up to whole tiles."""
 
-Each run of 32 values becomes three int16 planes: exponents, upper slices and lower slices of the significands, slices
-with the value's sign. SrcA's slices are doubled, SrcB's exponents have lost the bias; a zero is ABSENT with slices 0.
-"""
-
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from backends.tenstorrent.exact.simd import load, narrow, select, store
-from backends.tenstorrent.exact.threads import run_chunks
+from backends.tenstorrent.exact.engine import PLANES, Int16s, Int32s
+from backends.tenstorrent.exact.kernels import decode
 from precision.policy import FIDELITIES, Fidelity
 
-ABSENT = -1000
-"""An exponent so small that what carries it is shifted out and never the largest."""
-PLANES = 96
-"""int16 items of 32 decoded values."""
 TILE = 32
-_CHUNK = 1 << 18
-"""Values that a thread decodes at a time, about."""
-
-Int16s = NDArray[np.int16]
-Int32s = NDArray[np.int32]
 
 
 def patterns(values: ArrayLike) -> Int32s:
@@ -75,46 +61,8 @@ def close_dst(dst: Int32s, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def decode_columns(bits: Int32s, srca: bool, tf32: bool) -> Int16s:
-    """Patterns [K, N] of any multiple of 32 columns -> planes [N / 32, K, PLANES], flattened."""
+    """Patterns [K, N], N a multiple of 32 -> planes [N / 32, K, PLANES], flattened."""
     depth, width = bits.shape
-    return _decode(bits, width // TILE, TILE, depth, width, srca, tf32)
-
-
-def decode_rows(bits: Int32s, srca: bool, tf32: bool) -> Int16s:
-    """Patterns [M, K] of any multiple of 32 in K -> planes [M, K / 32, PLANES], flattened."""
-    rows, depth = bits.shape
-    return _decode(bits, rows, depth, depth // TILE, TILE, srca, tf32)
-
-
-def _decode(bits: Int32s, lines: int, stride: int, count: int, step: int, srca: bool, tf32: bool) -> Int16s:
-    planes = np.empty(lines * count * PLANES, np.int16)
-    flat = bits.reshape(-1)
-
-    def work(first: int, last: int) -> None:
-        _decode_lines(flat, first, last, stride, count, step, srca, tf32, planes)
-
-    run_chunks(work, lines, max(_CHUNK // (TILE * max(count, 1)), 1))
+    planes = np.empty(bits.size * PLANES // TILE, np.int16)
+    decode(bits.reshape(-1), width // TILE, depth, srca, tf32, planes)
     return planes
-
-
-@numba.njit(nogil=True, cache=True)
-def _decode_lines(
-    bits: Int32s, first: int, last: int, stride: int, count: int, step: int, srca: bool, tf32: bool, planes: Int16s
-) -> None:
-    """Decode `count` runs of 32, `step` apart, from each of bits[first * stride], ... on."""
-    for line in range(first, last):
-        for item in range(count):
-            values = load(bits, line * stride + item * step)
-            exponent = (values >> 23) & 255
-            present = exponent > 0
-            significand = select(present, ((values >> 13) & (0x3FF if tf32 else 0x3F8)) + 1024, 0)
-            if srca:
-                upper, lower = (significand >> 6) << 1, significand & 62
-            else:
-                upper, lower = significand >> 4, (significand & 15) << 3
-                exponent = exponent - 127
-            sign = values >> 31
-            at = (line * count + item) * PLANES
-            store(planes, at, narrow(select(present, exponent, ABSENT)))
-            store(planes, at + 32, narrow((upper ^ sign) - sign))
-            store(planes, at + 64, narrow((lower ^ sign) - sign))

@@ -4,8 +4,6 @@ Numba widens small integers to 64 bits, which would lose the 16-bit arithmetic t
 `load` gives a vector of the array's own items (int16 or int32); `+ - * << >> & | ^` and comparisons work on two vectors
 of one width, or with an integer on the right. LLVM splits the vectors into what the CPU has. Right shifts are
 arithmetic, and shifts must be smaller than the item's width. Indices are not checked.
-
-Kernels cached on disk do not notice a change of this module: after one, remove backends/tenstorrent/exact/__pycache__.
 """
 
 import operator
@@ -110,6 +108,23 @@ def load(_: Any, array: Any, index: Any) -> Any:
 
 
 @_intrinsic
+def spread(_: Any, array: Any, index: Any) -> Any:
+    """An int16 held twice in an item of an int32 array, 32 times."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, at = arguments
+        data = context.make_array(signature.args[0])(context, builder, values).data
+        pair = builder.load(builder.gep(data, [at]))
+        half = ir.VectorType(ir.IntType(32), WIDTH // 2)
+        undefined = ir.Constant(half, ir.Undefined)
+        first = builder.insert_element(undefined, pair, ir.Constant(ir.IntType(32), 0))
+        pairs = builder.shuffle_vector(first, undefined, ir.Constant(half, [0] * (WIDTH // 2)))
+        return builder.bitcast(pairs, INT16.llvm)
+
+    return INT16(array, types.intp), build
+
+
+@_intrinsic
 def store(_: Any, array: Any, index: Any, vector: Any) -> Any:
     """Write a vector to a one-dimensional contiguous array of its width from `index` on."""
 
@@ -154,7 +169,8 @@ def _two_sided(relation: str) -> Any:
             first, second = arguments
             if not isinstance(signature.args[1], Vector):
                 second = _splat(builder, second, signature.args[0])
-            return builder.select(builder.icmp_signed(relation, first, second), first, second)
+            compare = builder.icmp_unsigned if relation[0] == "u" else builder.icmp_signed
+            return builder.select(compare(relation.removeprefix("u"), first, second), first, second)
 
         return left(left, right), build
 
@@ -165,6 +181,8 @@ maximum = _two_sided(">")
 """The larger item of two vectors, or of a vector and a scalar."""
 minimum = _two_sided("<")
 """The smaller item of two vectors, or of a vector and a scalar."""
+clamp = _two_sided("u<")
+"""`minimum` of what is never negative; LLVM drops it before a shift that the CPU does right without."""
 
 
 @_intrinsic
