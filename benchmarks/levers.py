@@ -1,8 +1,9 @@
 """What each lever wins on a vocoder, every site of it in LoFi.
 
 `python benchmarks/levers.py --checkpoint PATH --audio DIR` takes a HiFi-GAN generator (its config.json beside it) and
-recordings; without them the embedded voice speaks its own sentences, its vocoder alone in LoFi. Levers that use data
-see half of the clips, and all are judged on the other half, against the model's own fp32 renders.
+recordings; without them the embedded voice speaks its own sentences, its vocoder alone in LoFi (`--sites` for others).
+Levers that use data see half of the clips, and all are judged on the other half, against the model's own fp32 renders.
+A lever acts where it can: col_tilize at linear layers, channel_order where two sites share channels with no other.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.emulation.sampling import sample_rows
 from backends.tenstorrent.numerics import TensixArithmetic
+from backends.tenstorrent.rounding import MAGNITUDE_BITS
 from calibrate.moments import Moments, observing_moments
 from precision.policy import Lever, Policy, Scheme
 from precision_search.agreement import snr_db
+from voice.chains import find_chains
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hifigan import HifiganVoice
 from voice.intercept import intercept
@@ -32,6 +36,7 @@ from voice.model import Clip, Voice
 from voice.sites import discover
 
 METRICS = ("lsd_db", "log_mel_l1", "group_delay_rad", "pesq_wb")
+DEFAULT_SITES = {"hifigan": "*", "embedded": "vocoder.*"}
 WIDE = Scheme("wide", "fp32", "fp32", "fp32", "hifi4")
 LEVERS: tuple[tuple[Lever, ...], ...] = (
     (),
@@ -44,6 +49,13 @@ LEVERS: tuple[tuple[Lever, ...], ...] = (
     ("fidelity_rounding", "gain_folding", "bias_correction"),
     ("fidelity_rounding", "gain_folding", "error_feedback", "bias_correction"),
 )
+BLOCK_LEVERS: tuple[tuple[Lever, ...], ...] = (
+    ("fidelity_rounding", "gain_folding", "channel_order"),
+    ("fidelity_rounding", "gain_folding", "error_feedback", "channel_order"),
+    ("fidelity_rounding", "gain_folding", "col_tilize"),
+    ("fidelity_rounding", "gain_folding", "error_feedback", "col_tilize"),
+)
+"""For weights whose neighbours share an exponent."""
 
 
 def main() -> None:
@@ -54,38 +66,51 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each recording")
     parser.add_argument("--weights", nargs="+", default=["bf16", "bfp8_b"])
     parser.add_argument("--activation", default="bf16")
+    parser.add_argument("--sites", metavar="PATTERN", help="of the sites in LoFi")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     voice, clips = load(arguments.checkpoint, arguments.audio, arguments.seconds)
     seen, judged = clips[: arguments.clips], clips[arguments.clips : 2 * arguments.clips]
     if len(judged) < arguments.clips:
         raise SystemExit(f"--clips {arguments.clips}: asks for twice as many, and there are {len(clips)}")
-    sites = [site.name for site in discover(voice.module, lambda: voice.render(seen[0]), seen[0].seconds).sites]
-    lowered = [site for site in sites if voice.name == "hifigan" or site.startswith("vocoder.")]
+    sites = discover(voice.module, lambda: voice.render(seen[0]), seen[0].seconds).sites
+    lowered = [site for site in sites if fnmatchcase(site.name, arguments.sites or DEFAULT_SITES[voice.name])]
+    acting: dict[Lever, set[str]] = {
+        "col_tilize": {site.name for site in lowered if site.op == "linear"},
+        "channel_order": set(chains := find_chains(voice.module, lambda: voice.render(seen[0]))),
+    }
     begun = time.perf_counter()
-    moments = moments_of(voice, seen, lowered)
+    moments = moments_of(voice, seen, [site.name for site in lowered])
+    print(f"{platform.machine()}, torch {torch.__version__}, one thread; arithmetic {TensixArithmetic().name}")
     print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread; {TensixArithmetic().name}"
-    )
-    print(
-        f"{voice.name}: {len(lowered)} of {len(sites)} sites in LoFi, activations {arguments.activation}; moments of"
-        f" {len(seen)} clips in {time.perf_counter() - begun:.1f} s; judged on {len(judged)} others"
+        f"{voice.name}: {len(lowered)} of {len(sites)} sites in LoFi, activations {arguments.activation}, others fp32;"
+        f" moments of {len(seen)} clips in {time.perf_counter() - begun:.1f} s; judged on {len(judged)} others"
     )
     references = [ReferenceClip(voice.render(clip).numpy(), voice.sample_rate_hz) for clip in judged]
     print(f"{'weights':8} {'levers':66} {'SNR dB':>7} {'LSD dB':>7} {'log-mel':>8} {'delay':>7} {'PESQ':>6} {'s':>6}")
     for weight in arguments.weights:
-        base = Scheme("base", weight, arguments.activation, "fp32", "lofi")
-        rows = [(" + ".join(levers) or "none", replace(base, name="lofi", levers=levers)) for levers in LEVERS]
-        for label, scheme in [("(hifi4, no levers)", replace(base, fidelity="hifi4")), *rows]:
-            policy = Policy(tuple((site, scheme if site in lowered else WIDE) for site in sites))
-            preparation = Preparation(TensixArithmetic(), moments)
+        base = Scheme("lofi", weight, arguments.activation, "fp32", "lofi")
+        whole = replace(base, fidelity="hifi4")
+        rows = [("(hifi4)", whole), ("(hifi4) error_feedback", replace(whole, levers=("error_feedback",)))]
+        rows += [
+            (" + ".join(levers) or "none", replace(base, levers=levers))
+            for levers in LEVERS + (BLOCK_LEVERS if weight in MAGNITUDE_BITS else ())
+            if all(acting[lever] for lever in levers if lever in acting)
+        ]
+        for label, scheme in rows:
+            named = {site.name for site in lowered}
+            policy = Policy(tuple((s.name, at(scheme, s.name, acting) if s.name in named else WIDE) for s in sites))
+            preparation = Preparation(TensixArithmetic(), moments, chains)
             begun = time.perf_counter()
             found = scores(voice, policy, preparation, judged, references)
-            shown = " ".join(
-                f"{found[name]:{width}}"
-                for name, width in zip(("snr", *METRICS), ("7.2f", "7.3f", "8.4f", "7.4f", "6.3f"), strict=True)
-            )
+            columns = zip(("snr", *METRICS), ("7.2f", "7.3f", "8.4f", "7.4f", "6.3f"), strict=True)
+            shown = " ".join(f"{found[name]:{width}}" for name, width in columns)
             print(f"{weight:8} {label:66} {shown} {time.perf_counter() - begun:6.1f}", flush=True)
+
+
+def at(scheme: Scheme, site: str, acting: Mapping[Lever, set[str]]) -> Scheme:
+    """The scheme without the levers that cannot act at a site."""
+    return replace(scheme, levers=tuple(lever for lever in scheme.levers if site in acting.get(lever, {site})))
 
 
 def load(checkpoint: Path | None, audio: Path | None, seconds: float) -> tuple[Voice, tuple[Clip, ...]]:
