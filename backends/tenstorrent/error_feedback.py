@@ -129,22 +129,27 @@ def upper_factor(hessian: Tensor) -> Tensor:
     return lower.flip(0, 1)
 
 
-def compensated(target: Tensor, second: Tensor, gain: float, spread: float) -> tuple[Tensor, Tensor]:
+def compensated(
+    target: Tensor, second: Tensor, gain: float, spread: float, missing: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Target and Hessian where the multiplier cuts its activations: x is read as gain * x plus noise.
 
     The noise is taken as independent in every input, of `spread` times the mean square of that input. Then
     E|x_read Q - x W|^2 is, but for a constant, |Q - W'|^2 under the Hessian that is returned, W' being its minimum.
+
+    With something missing from the results, W' makes up for as much of it as goes along with the inputs.
 
     Args:
         target: exact weights [channels, k], float64.
         second: mean of x x^T, [k, k], float64.
         gain: E[x_read x] / E[x^2].
         spread: variance of the noise over E[x^2].
+        missing: mean of what is missing from each result times x, [channels, k].
     """
     hessian = gain**2 * second + spread * torch.diag(second.diagonal())
     factor = upper_factor(hessian)
-    noise = target * (spread * second.diagonal())
-    # W' = H^-1 gain S W, with H = gain^2 S + N: (W - H^-1 N W) / gain.
+    noise = target * (spread * second.diagonal()) - gain**2 * missing
+    # W' = H^-1 gain (S W + M), with H = gain^2 S + N: (W - H^-1 (N W - gain^2 M)) / gain.
     half = torch.linalg.solve_triangular(factor, noise.mT, upper=True)
     lost: Tensor = torch.linalg.solve_triangular(factor.mT, half, upper=False).mT
     return (target - lost) / gain, hessian

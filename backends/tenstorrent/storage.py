@@ -38,16 +38,24 @@ def store_operands(call: SiteCall, scheme: Scheme, moments: Moments | None = Non
     wanted = [lever for lever in scheme.levers if lever in NEEDS_MOMENTS]
     if wanted:
         _check_moments(call.site, wanted[0], moments, _by_channel(call.weight, call.op, groups).shape[1])
-    weight = store_weight(call.weight, call.op, groups, scheme, moments)
-    if call.bias is None:
+    bias = None if call.bias is None else call.bias.detach()
+    lost = None if bias is None else bias - store_bias(bias, call.op, scheme)
+    weight = store_weight(call.weight, call.op, groups, scheme, moments, lost)
+    if bias is None:
         return weight, None
-    bias = call.bias.detach()
     if moments is not None and "bias_correction" in scheme.levers:
         bias = bias + bias_shift(call.weight, weight, call.op, groups, scheme, moments)
     return weight, store_bias(bias, call.op, scheme)
 
 
-def store_weight(weight: Tensor, op: Op, groups: int, scheme: Scheme, moments: Moments | None = None) -> Tensor:
+def store_weight(
+    weight: Tensor,
+    op: Op,
+    groups: int,
+    scheme: Scheme,
+    moments: Moments | None = None,
+    bias_lost: Tensor | None = None,
+) -> Tensor:
     """Weight values that the card's memory holds under a scheme, levers included; layout as given.
 
     Args:
@@ -56,6 +64,8 @@ def store_weight(weight: Tensor, op: Op, groups: int, scheme: Scheme, moments: M
         groups: of a convolution; 1 otherwise.
         scheme: `weight`, `fidelity`, `activation` and `levers` are read.
         moments: of the site's input; error_feedback asks for them.
+        bias_lost: what rounding the bias takes from it, [output channels]: error_feedback has the weights make up for
+            as much of it as the inputs' means allow.
     """
     flat = _by_channel(weight.detach(), op, groups)
     storage = _Storage(scheme, len(flat), groups)
@@ -63,8 +73,10 @@ def store_weight(weight: Tensor, op: Op, groups: int, scheme: Scheme, moments: M
     if "error_feedback" in scheme.levers:
         assert moments is not None, "error_feedback without moments"
         parts = []
-        for part, second in zip(flat.cpu().double().chunk(groups), moments.second, strict=True):
-            target, hessian = compensated(part, second, gain, spread)
+        lost = torch.zeros(len(flat)) if bias_lost is None else bias_lost
+        inputs = zip(moments.mean, moments.second, lost.cpu().double().chunk(groups), strict=True)
+        for part, (mean, second, missing) in zip(flat.cpu().double().chunk(groups), inputs, strict=True):
+            target, hessian = compensated(part, second, gain, spread, missing[:, None] * mean)
             parts.append(feed_back(target, hessian, _Storage(scheme, len(part), 1).grid, storage.read))
         stored = torch.cat(parts).to(weight.device)
     else:

@@ -259,3 +259,19 @@ def test_convolutions_keep_the_layout_of_their_weights():
     options = ConvOptions((1,), (1,), (1,))
     call = SiteCall("site", "conv1d", random(1, 8, 20), weight, None, options, is_product=False, index=0)
     assert store_operands(call, scheme_of())[0].is_contiguous()
+
+
+def test_error_feedback_has_weights_make_up_for_a_bias_that_was_rounded():
+    k, channels = 40, 32
+    inputs, weight = rows_of(600, k) + 0.5, random(channels, k, seed=1) / k
+    bias = random(channels, seed=2) * torch.logspace(-3, 0, channels)  # blocks of sixteen: the small ones lose most
+    x = inputs.T[None].contiguous()
+    call = SiteCall("conv", "conv1d", x, weight[..., None], bias, ConvOptions((1,), (0,), (1,)), False, 0)
+    scheme = scheme_of("fidelity_rounding", "error_feedback", activation="fp32")
+    stored, stored_bias = store_operands(call, scheme, moments_of(inputs))
+    alone = store_weight(call.weight, "conv1d", 1, scheme, moments_of(inputs))
+
+    def error(weights):
+        return float((inputs @ (weights - call.weight)[..., 0].T + stored_bias - bias).square().mean())
+
+    assert error(stored) < 0.5 * error(alone)
