@@ -1,8 +1,8 @@
 """Adapted: weights trained for a policy, the plan they were trained by, and the file that holds them."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import safe_open
@@ -86,3 +86,26 @@ def load_adapted(path: Path) -> Adapted:
     return Adapted(
         operands, told["loss_before"], told["loss_after"], told["best_step"], told["minutes"], Plan(**told["plan"])
     )
+
+
+@dataclass(slots=True)
+class StoredOperands(Mapping[str, Operands]):
+    """Operands in a file of `save_adapted`, read at the first question: the file may be written after this is made."""
+
+    path: Path
+    _held: Mapping[str, Operands] | None = field(default=None, repr=False)
+
+    def _read(self) -> Mapping[str, Operands]:
+        if self._held is None:
+            self._held = load_adapted(self.path).operands
+        return self._held
+
+    def __getitem__(self, site: str) -> Operands:
+        """Operands of a site; KeyError where it was not trained."""
+        return self._read()[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())

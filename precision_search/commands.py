@@ -13,6 +13,7 @@ from precision.candidate import verdict_line
 from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
 from precision.study import LOG, Study, StudyError
+from precision_search.adaptation import FILE
 from precision_search.jury import Heard, hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
@@ -205,7 +206,7 @@ def evaluate(folder: Path, policy_path: Path | None, *, exact: bool, progress: P
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
     calibration = calibrated(setting, progress)
-    with Workers(setting, calibration, 1, moments_of(setting, progress)) as crew:
+    with Workers(setting, calibration, 1, moments_of(setting, progress), folder / FILE) as crew:
         rendered = None
         if exact:
             clips = setting.held_back_clips

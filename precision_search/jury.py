@@ -16,6 +16,7 @@ from precision.policy import Policy
 from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
 from precision.study import Study
+from precision_search.adaptation import adapted_policy
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
 from precision_search.wire import Setting
@@ -44,6 +45,8 @@ class Jury:
         self._study = study
         self._crew = crew
         self._progress = progress
+        self.adapted: Mapping[str, str] = {}
+        """Name of the scheme that each trained site was trained for; policies of choices have its weights there."""
         self._heard: set[tuple[str, Split, str]] = set()
         rate, gates = setting.voice.sample_rate_hz, setting.recipe.gates
         self.searching = Bench.of(gates, setting.search_clips, rate)
@@ -63,7 +66,8 @@ class Jury:
     def policy_of(self, problem: Problem, choice: Choice) -> Policy:
         """The policy of a choice of option indices."""
         schemes = self._setting.recipe.schemes
-        return Policy(tuple((site, schemes[option]) for site, option in zip(problem.sites, choice, strict=True)))
+        policy = Policy(tuple((site, schemes[option]) for site, option in zip(problem.sites, choice, strict=True)))
+        return adapted_policy(policy, self.adapted)
 
     def evaluate(
         self, choice: Choice, *, problem: Problem, split: Split, whole: bool, exactly: bool = False

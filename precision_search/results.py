@@ -20,6 +20,7 @@ from precision.gates import Gate, Verdict
 from precision.policy import Policy
 from precision.shares import shares
 from precision.study import Study, write_atomic
+from precision_search.adaptation import FILE, adapted_policy, told
 from precision_search.agreement import agreement
 from precision_search.run import Found
 from precision_search.wire import Setting, devices, study_header
@@ -42,9 +43,9 @@ def write_results(setting: Setting, study: Study, found: Found, seconds: float) 
 
 def policy_text(setting: Setting, policy: Policy) -> str:
     """The policy as YAML: no date, no duration, so that the same policy is the same file."""
-    used = {
-        scheme.name: scheme.to_dict() for scheme in setting.recipe.schemes if scheme in dict(policy.schemes).values()
-    }
+    names = {scheme.name for scheme in policy.values()}
+    used = {scheme.name: scheme.to_dict() for scheme in setting.recipe.schemes if scheme.name in names}
+    adapted = [site for site, scheme in policy.schemes if scheme.adapted]
     for scheme in used.values():
         del scheme["name"]
     data = {
@@ -56,6 +57,8 @@ def policy_text(setting: Setting, policy: Policy) -> str:
         "schemes": used,
         "sites": {site: scheme.name for site, scheme in policy.schemes},
     }
+    if adapted:
+        data["adapted"] = {"weights": FILE, "sites": adapted}
     return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
 
 
@@ -81,7 +84,9 @@ def read_policy(setting: Setting, path: Path) -> Policy:
     ]
     if mistakes:
         raise ValueError(f"{path}: {len(mistakes)} mistakes\n  " + "\n  ".join(mistakes))
-    return Policy(tuple((site, known[named[site]]) for site in sites))
+    policy = Policy(tuple((site, known[named[site]]) for site in sites))
+    trained = (data.get("adapted") or {}).get("sites", ())
+    return adapted_policy(policy, {site: named[site] for site in trained})
 
 
 def _json(data: object) -> str:
@@ -193,6 +198,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
         "unforced": found.unforced,
+        "adaptation": None if found.adapted is None else told(found.adapted),
         "schemes": {scheme.name: scheme.to_dict() for scheme in recipe.schemes},
         "protected": dict(setting.protected),
         "left_high": _left_high(setting, study, found),

@@ -12,6 +12,7 @@ from audio_eval.clip import Samples
 from backends.cost import CostModel
 from backends.emulation.audition import Bench
 from backends.emulation.sampling import sample_rows
+from calibrate.adapted import Adapted
 from calibrate.calibration import Calibration
 from calibrate.moments import NEEDS_MOMENTS, Moments, observing_moments
 from calibrate.observing import observing
@@ -22,6 +23,7 @@ from precision.search.outcome import Progress as SearchProgress
 from precision.search.problem import Choice, Problem
 from precision.site import Site
 from precision.study import Study
+from precision_search.adaptation import FILE, adapt_weights
 from precision_search.agreement import snr_db
 from precision_search.jury import Heard, Jury, hear
 from precision_search.progress import Progress
@@ -69,6 +71,8 @@ class Found:
     """The clips held back under the policy, in the arithmetic that decided."""
     unforced: dict[str, Any] | None
     """What moved when nothing was forced; None for a model that is forced nothing."""
+    adapted: Adapted | None = None
+    """The training of the weights; None where they are the model's own."""
 
 
 def calibrated(setting: Setting, progress: Progress) -> Calibration | None:
@@ -117,9 +121,13 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
     """Measure, solve, verify, repair; every evaluation is in the study before the next begins."""
     recipe = setting.recipe
     calibration, moments = calibrated(setting, progress), moments_of(setting, progress)
-    with Workers(setting, calibration, workers, moments) as crew:
+    file = None if recipe.adapt is None else study.folder / FILE
+    adapted: Adapted | None = None
+    with Workers(setting, calibration, workers, moments, file) as crew:
         jury = Jury(setting, study, crew, progress)
         problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
+        if recipe.adapt is not None:
+            adapted, jury.adapted = adapt_weights(setting, study, problem, calibration, moments, progress)
         outcome = _search(setting, problem, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
         yardstick = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
@@ -140,7 +148,7 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
             keep_renders(jury.paths_of(policy))
         references = tuple(reference.reference for reference in crew.local.of("held_back").references)
     progress.begin("rendering the clips with nothing forced")
-    free = unforced(setting, policy, calibration, moments)
+    free = unforced(setting, policy, calibration, moments, None if adapted is None else adapted.operands)
     progress.end()
     return Found(
         policy=policy,
@@ -158,6 +166,7 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         references=references,
         rendered=tuple(rendered),
         unforced=free,
+        adapted=adapted,
     )
 
 

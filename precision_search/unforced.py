@@ -15,6 +15,7 @@ from audio_eval.clip import UndefinedScore
 from audio_eval.suite import ReferenceClip
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
+from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Policy
@@ -22,7 +23,11 @@ from precision_search.wire import Setting
 
 
 def unforced(
-    setting: Setting, policy: Policy, calibration: Calibration | None, moments: Mapping[str, Moments] | None = None
+    setting: Setting,
+    policy: Policy,
+    calibration: Calibration | None,
+    moments: Mapping[str, Moments] | None = None,
+    adapted: Mapping[str, Operands] | None = None,
 ) -> dict[str, Any] | None:
     """Render the clips held back, nothing forced, in fp32 and under a policy; None where the model forces nothing.
 
@@ -35,7 +40,7 @@ def unforced(
         return None
     torch.set_num_threads(1)
     engine = EmulatedEngine(
-        setting.voice, policy, Preparation(setting.backend.arithmetic, moments, setting.chains), calibration
+        setting.voice, policy, Preparation(setting.backend.arithmetic, moments, setting.chains, adapted), calibration
     )
     cents, changes = [], []
     for clip in clips:

@@ -25,7 +25,7 @@ from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hifigan import HifiganVoice
-from voice.model import Clip, Voice
+from voice.model import AdaptableVoice, Clip, Voice
 from voice.sites import Discovery, discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
@@ -147,6 +147,10 @@ def make_setting(recipe: Recipe) -> Setting:
     device = devices()[recipe.target.device]
     backend = backend_of(device)
     voice = MODELS[recipe.model.name](recipe)
+    if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
+        raise SetupError(
+            f"adapt: {voice.name} cannot be trained, it gives no excerpts with gradients; leave `adapt` out"
+        )
     search_clips, held_back_clips = _clips(recipe, voice)
     first = search_clips[0]
     discovery = discover(voice.module, lambda: voice.render(first), first.seconds)

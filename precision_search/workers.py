@@ -25,6 +25,7 @@ from backends.emulation.audition import Audition, Scores
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.tenstorrent.exact.threads import set_threads
+from calibrate.adapted import StoredOperands
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments, StoredMoments, save_moments
 from precision.candidate import Split
@@ -46,6 +47,8 @@ class Auditions:
     setting: Setting
     calibration: Calibration | None
     moments: Mapping[str, Moments]
+    adapted: Path | None = None
+    """File of the study's trained weights; need not be there before a policy asks for them."""
     _made: dict[str, Audition] = field(default_factory=dict)
     _preparation: Preparation | None = None
     _exact: Preparation | None = None
@@ -64,7 +67,8 @@ class Auditions:
 
     def _prepared(self, arithmetic: Arithmetic) -> Preparation:
         torch.set_num_threads(1)
-        return Preparation(arithmetic, self.moments, self.setting.chains)
+        operands = None if self.adapted is None else StoredOperands(self.adapted)
+        return Preparation(arithmetic, self.moments, self.setting.chains, operands)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""
@@ -99,10 +103,15 @@ class Workers:
     """Asks auditions, here or in processes of their own."""
 
     def __init__(
-        self, setting: Setting, calibration: Calibration | None, count: int, moments: Mapping[str, Moments]
+        self,
+        setting: Setting,
+        calibration: Calibration | None,
+        count: int,
+        moments: Mapping[str, Moments],
+        adapted: Path | None = None,
     ) -> None:
         """Start `count` processes; 1 computes in this one. Processes read the moments from a temporary file."""
-        self.local = Auditions(setting, calibration, moments)
+        self.local = Auditions(setting, calibration, moments, adapted)
         self._pool: ProcessPoolExecutor | None = None
         self._folder: TemporaryDirectory[str] | None = None
         stored: Path | None = None
@@ -115,7 +124,7 @@ class Workers:
                 count,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(setting.recipe.to_yaml(), calibration, stored, os.getpid(), count),
+                initargs=(setting.recipe.to_yaml(), calibration, stored, adapted, os.getpid(), count),
             )
 
     def __enter__(self) -> "Workers":
@@ -169,14 +178,16 @@ class Workers:
 _auditions: Auditions | None = None
 
 
-def _begin(recipe: str, calibration: Calibration | None, moments: Path | None, parent: int, count: int) -> None:
+def _begin(
+    recipe: str, calibration: Calibration | None, moments: Path | None, adapted: Path | None, parent: int, count: int
+) -> None:
     """Set a worker process up: it leaves Ctrl-C to its parent, and ends with it."""
     global _auditions
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     held = {} if moments is None else StoredMoments(moments)
-    _auditions = Auditions(make_setting(read_text(recipe)), calibration, held)
+    _auditions = Auditions(make_setting(read_text(recipe)), calibration, held, adapted)
     # All workers render a clip each; where there are more workers than clips, kernels use the cores of the idle ones.
     set_threads(max(1, count // len(_auditions.setting.held_back_clips)))
 

@@ -1,12 +1,14 @@
 """Preparation: the prepared weights of a model, shared by all engines that compute with them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from backends.base import Arithmetic, Prepared
 from backends.emulation.channel_order import ChannelOrders, Reordered
+from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
 from calibrate.moments import NEEDS_MOMENTS, Moments
 from precision.policy import Scheme
@@ -21,6 +23,7 @@ class Preparation:
         arithmetic: Arithmetic,
         moments: Mapping[str, Moments] | None = None,
         chains: Mapping[str, str] | None = None,
+        adapted: Mapping[str, Operands] | None = None,
     ) -> None:
         """Start empty.
 
@@ -28,9 +31,11 @@ class Preparation:
             arithmetic: of the target.
             moments: of the inputs of sites, by name, for levers that ask for them.
             chains: consumer of each site whose channels may be reordered, for the lever that does it.
+            adapted: what sites compute with in place of their own weights, where their scheme says `adapted`.
         """
         self.arithmetic = arithmetic
         self._moments = moments or {}
+        self._adapted = {} if adapted is None else adapted
         self._orders = ChannelOrders(chains or {})
         self._held: dict[tuple[str, Scheme, bool], Prepared] = {}
 
@@ -45,9 +50,13 @@ class Preparation:
             TypeError: an operand is not float32.
             ValueError: the weight has another shape than at the site's first call; a lever asks for moments that are
                 not there.
+            KeyError: a scheme says `adapted`, and there are no trained weights of its site.
         """
-        _check_float32(call)
         scheme = schemes[call.site]
+        if scheme.adapted:
+            operands = self._adapted[call.site]
+            call = replace(call, weight=operands.weight, bias=operands.bias)
+        _check_float32(call)
         reordered = self._orders.of(call, schemes)
         prepared = self._prepared(reordered, scheme)
         return reordered.restore(self.arithmetic.compute(reordered.call, scheme, prepared, calibration))

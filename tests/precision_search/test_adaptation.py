@@ -1,0 +1,122 @@
+"""The main job with weights trained for the cheapest policy."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from calibrate.adapted import Operands, Plan, load_adapted
+from precision.policy import Policy, Scheme
+from precision.search.problem import Problem
+from precision_search.adaptation import FILE, TRAINED, adapt, adapted_policy, cheapest
+from precision_search.main import main
+from precision_search.wire import make_setting, read_recipe
+from voice.embedded import EmbeddedVoice, bundled_clips
+
+LEVERS = "[fidelity_rounding, gain_folding, error_feedback, bias_correction]"
+OVERRIDES = (
+    "--set",
+    "adapt={steps: 4, local_steps: 2}",
+    "--set",
+    f"schemes.lofi.levers={LEVERS}",
+    "--set",
+    "space=[{match: '*', allow: [bf16, lofi]}]",
+)
+
+
+def precision_search(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def study(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapted") / "tiny"
+    assert precision_search("run", made / "tiny.yaml", "--out", folder, "--quiet", "--workers", 1, *OVERRIDES) == 0
+    return folder
+
+
+def records(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "study.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "adaptation"]
+
+
+def test_a_run_tells_what_its_adaptation_took_and_gave(study):
+    told = json.loads((study / "summary.json").read_text())["adaptation"]
+    assert (told["steps"], told["local_steps"], told["sites"]) == (4, 2, 11)
+    assert told["loss_after"] <= told["loss_before"]
+    assert told["minutes"] > 0
+    assert len(records(study)) == 1
+    policy = yaml.safe_load((study / "policy.yaml").read_text())
+    assert policy["adapted"]["weights"] == FILE
+    assert set(load_adapted(study / FILE).operands) == set(policy["sites"])
+    assert policy["adapted"]["sites"] == [site for site, scheme in policy["sites"].items() if scheme == "lofi"] != []
+
+
+def test_a_resumed_run_trains_nothing_again(study, made, monkeypatch):
+    before = (study / FILE).read_bytes()
+    monkeypatch.setattr("precision_search.adaptation.adapt", None)
+    arguments = ("run", made / "tiny.yaml", "--out", study, "--quiet", "--workers", 1, "--resume", *OVERRIDES)
+    summary = study / "summary.json"
+    summary.unlink()
+    assert precision_search(*arguments) == 0
+    assert (study / FILE).read_bytes() == before
+    assert len(records(study)) == 1
+
+
+def test_evaluate_hears_the_trained_weights(study, capsys):
+    assert precision_search("evaluate", study, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    summary = json.loads((study / "summary.json").read_text())
+    assert again["policy_digest"] == summary["policy_digest"]
+    expected = {gate["metric"]: gate["fast_value"] for gate in summary["gates"]}
+    assert {gate["metric"]: gate["value"] for gate in again["gates"]} == pytest.approx(expected)
+
+
+def test_trained_levers_are_not_applied_again_and_raised_sites_keep_theirs():
+    scheme = Scheme("lofi", "bfp8_b", "bf16", fidelity="lofi", levers=("fidelity_rounding", *sorted(TRAINED)))
+    policy = adapted_policy(Policy.uniform(["a", "b"], scheme), {"a": "lofi", "b": "bold"})
+    assert policy["a"].levers == ("fidelity_rounding",)
+    assert policy["a"].adapted
+    assert policy["b"] == scheme
+    assert policy.digest != Policy.uniform(["a", "b"], scheme).digest
+
+
+def test_the_cheapest_policy_lets_groups_agree():
+    cost = np.array([[3.0, 1.0, np.inf], [2.0, 5.0, 1.0], [4.0, 2.0, 2.0]])
+    problem = Problem(("a", "b", "c"), (("x", "y", "z"),) * 3, cost, ("m",), np.ones((1, 3, 3)), ((0, 1),))
+    assert cheapest(problem) == (0, 0, 1)
+
+
+def test_the_embedded_voice_can_be_trained_and_what_is_protected_stays():
+    voice, clips = EmbeddedVoice.load(), bundled_clips()[:1]
+    lofi = Scheme("lofi", "bfp8_b", "bf16", fidelity="lofi", levers=("fidelity_rounding",))
+    fp32 = Scheme("fp32", "fp32", "fp32", fidelity="hifi4")
+    setting = make_setting(read_recipe("tts_blackhole", []))
+    names = [site.name for site in setting.sites]
+    policy = Policy(tuple((name, fp32 if name in setting.protected else lofi) for name in names))
+    before = {name: tensor.clone() for name, tensor in voice.module.state_dict().items()}
+    adapted = adapt(
+        voice,
+        clips,
+        policy,
+        setting.backend.arithmetic,
+        calibration=None,
+        moments={},
+        plan=Plan(2, 1, 1e-4),
+        fixed=setting.protected,
+    )
+    assert adapted.operands
+    assert not any(site.startswith("prosody") for site in adapted.operands)
+    assert all(isinstance(held, Operands) for held in adapted.operands.values())
+    assert all(torch.equal(before[name], tensor) for name, tensor in voice.module.state_dict().items())
+
+
+def test_a_model_that_cannot_be_trained_is_refused(tiny, monkeypatch):
+    monkeypatch.delattr("voice.hifigan.HifiganVoice.excerpt")
+    with pytest.raises(ValueError, match="adapt: hifigan cannot be trained"):
+        make_setting(read_recipe(str(tiny.recipe), ["adapt={}"]))
