@@ -24,9 +24,9 @@ class Plan:
 
     steps: int = 300
     """Steps by the model's sound."""
-    local_steps: int = 40
+    local_steps: int = 20
     """Steps by each site's own output, before."""
-    rate: float = 1e-4
+    rate: float = 4e-4
     """Step of Adam, relative to the root mean square of the weight or bias."""
     seed: int = 0
 

@@ -152,14 +152,14 @@ class SearchSection:
 
 @dataclass(frozen=True, slots=True)
 class AdaptSection:
-    """Training of the cheapest policy's weights against the model's own sound, on the clips of the search."""
+    """Training of weights for a policy that is a little too cheap, by the sound of the model on its own clips."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
     steps: Annotated[Whole, Field(title="Steps", ge=1, le=100_000)] = 300
     """Number of training steps by sound, each on 1.5 s of a clip; 300 take some minutes on a processor."""
     local_steps: Annotated[Whole, Field(title="Local steps", ge=0, le=100_000)] = 20
     """Number of steps before, in which every site learns its own output."""
-    rate: Annotated[Number, Field(title="Rate", gt=0, le=0.01)] = 2e-4
+    rate: Annotated[Number, Field(title="Rate", gt=0, le=0.01)] = 4e-4
     """Size of a step relative to the weights."""
 
 
@@ -230,4 +230,4 @@ class RecipeFile:
     cost: Annotated[CostSection | None, Field(title="Cost")] = None
     """What a stream is priced at; left out for the defaults."""
     adapt: Annotated[AdaptSection | None, Field(title="Adaptation")] = None
-    """Training of weights for the cheapest policy; left out, weights stay as they are. `adapt: {}` will do."""
+    """Training of weights for a policy that is a little too cheap; left out, none are trained. `adapt: {}` will do."""

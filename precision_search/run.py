@@ -23,7 +23,7 @@ from precision.search.outcome import Progress as SearchProgress
 from precision.search.problem import Choice, Problem
 from precision.site import Site
 from precision.study import Study
-from precision_search.adaptation import FILE, adapt_weights
+from precision_search.adaptation import FILE, adapt_weights, target_of
 from precision_search.agreement import snr_db
 from precision_search.jury import Heard, Jury, hear
 from precision_search.progress import Progress
@@ -127,8 +127,12 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         jury = Jury(setting, study, crew, progress)
         problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
         if recipe.adapt is not None:
-            adapted, jury.adapted = adapt_weights(setting, study, problem, calibration, moments, progress)
-        outcome = _search(setting, problem, jury, progress)
+            target = target_of(problem, jury.searching.budgets)
+            trained_for = jury.policy_of(problem, target)
+            adapted, jury.adapted = adapt_weights(setting, study, trained_for, calibration, moments, progress)
+            outcome = _search_from(target, setting, problem, jury, progress)
+        else:
+            outcome = _search(setting, problem, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
         yardstick = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
         choice, fast_repairs, exact_repairs = _decide(problem, jury, outcome, progress)
@@ -249,6 +253,23 @@ def _search(setting: Setting, problem: Problem, jury: Jury, progress: Progress) 
         evaluations=wanted.evaluations,
         on_progress=tell,
     )
+
+
+def _search_from(target: Choice, setting: Setting, problem: Problem, jury: Jury, progress: Progress) -> Outcome:
+    """Raise what weights were trained for until it holds; where it does at once, look for what is cheaper still."""
+    progress.begin("raising what weights were trained for", setting.recipe.search.evaluations)
+    repaired = repair(
+        problem,
+        jury.searching.budgets,
+        target,
+        partial(jury.evaluate, problem=problem, split="search", whole=False),
+        evaluations=setting.recipe.search.evaluations,
+        on_progress=lambda _: progress.step(),
+    )
+    if repaired.best is None or len(repaired.tried) > 1:
+        return repaired
+    found = _search(setting, problem, jury, progress)
+    return found if found.best is not None and found.best.cost < repaired.best.cost else repaired
 
 
 def _decide(problem: Problem, jury: Jury, outcome: Outcome, progress: Progress) -> tuple[Choice, int, int]:

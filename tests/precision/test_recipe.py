@@ -377,3 +377,15 @@ def test_every_key_of_the_schema_is_titled_and_described() -> None:
             # pydantic leaves a description to the section where the two are the same.
             section_named = schema["$defs"].get(entry.get("$ref", "").rsplit("/", 1)[-1], {})
             assert entry.get("description") or section_named.get("description"), key
+
+
+def test_adaptation_is_off_by_default_and_one_line_away() -> None:
+    plain = load_recipe(GOOD, KNOWN)
+    assert plain.adapt is None
+    asked = load_recipe(GOOD + "adapt: {}\n", KNOWN)
+    assert asked.adapt is not None
+    assert asked.adapt.steps == 300
+    assert load_recipe(asked.to_yaml(), KNOWN) == asked
+    assert asked.digest != plain.digest
+    with pytest.raises(RecipeError, match=r"adapt.steps .*got 0, must be at least 1"):
+        load_recipe(GOOD + "adapt: {steps: 0}\n", KNOWN)

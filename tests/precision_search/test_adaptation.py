@@ -11,7 +11,7 @@ import yaml
 from calibrate.adapted import Operands, Plan, load_adapted
 from precision.policy import Policy, Scheme
 from precision.search.problem import Problem
-from precision_search.adaptation import FILE, TRAINED, adapt, adapted_policy, cheapest
+from precision_search.adaptation import FILE, TRAINED, adapt, adapted_policy, target_of
 from precision_search.main import main
 from precision_search.wire import make_setting, read_recipe
 from voice.embedded import EmbeddedVoice, bundled_clips
@@ -36,7 +36,7 @@ def precision_search(*arguments: object) -> int:
 @pytest.fixture(scope="module")
 def study(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapted") / "tiny"
-    assert precision_search("run", made / "tiny.yaml", "--out", folder, "--quiet", "--workers", 1, *OVERRIDES) == 0
+    assert precision_search("run", made / "tiny.yaml", "--out", folder, "--quiet", "--workers", 2, *OVERRIDES) == 0
     return folder
 
 
@@ -86,10 +86,13 @@ def test_trained_levers_are_not_applied_again_and_raised_sites_keep_theirs():
     assert policy.digest != Policy.uniform(["a", "b"], scheme).digest
 
 
-def test_the_cheapest_policy_lets_groups_agree():
-    cost = np.array([[3.0, 1.0, np.inf], [2.0, 5.0, 1.0], [4.0, 2.0, 2.0]])
-    problem = Problem(("a", "b", "c"), (("x", "y", "z"),) * 3, cost, ("m",), np.ones((1, 3, 3)), ((0, 1),))
-    assert cheapest(problem) == (0, 0, 1)
+def test_weights_are_trained_for_a_policy_a_little_beyond_the_gates():
+    cost = np.array([[2.0, 1.0], [2.0, 1.0]])
+    problem = Problem(("a", "b"), (("x", "y"),) * 2, cost, ("m",), np.array([[[1.0, 3.0], [1.0, 5.0]]]))
+    assert target_of(problem, {"m": 0.99 * 10**0.5 / 1.25}) == (0, 0)
+    assert target_of(problem, {"m": 1.01 * 10**0.5 / 1.25}) == (1, 0)
+    assert target_of(problem, {"m": 100.0}) == (1, 1)
+    assert target_of(problem, {"m": 0.1}) == (1, 1)  # not to be met: then the cheapest
 
 
 def test_the_embedded_voice_can_be_trained_and_what_is_protected_stays():
