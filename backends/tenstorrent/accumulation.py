@@ -6,18 +6,16 @@ GPU in exact float32 operations, for ordinary values (products and sums between 
 v1.10.0.
 """
 
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from backends.tenstorrent.rounding import clear_low_bits, pack_float
+from backends.tenstorrent.shards import TILE
 from backends.tenstorrent.storage import HIGH_A, HIGH_B
 from precision.policy import Fidelity
 
-TILE = 32
-"""Values of K in a tile; one pass over it takes two steps of two groups of eight products."""
 _EXPONENT = 0x7F800000
 # Products have 12 significant bits, so a nudge of 2**-14 turns ties away from zero and moves nothing else across one.
 _NUDGE = 1 + 2.0**-14

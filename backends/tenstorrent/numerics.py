@@ -18,6 +18,7 @@ from backends.tenstorrent.partials import (
     add_in_bf16,
     adds_in_memory,
     bias_shape,
+    in_eights,
     k_blocks,
     keeps_fp32,
     of_channels,
@@ -174,7 +175,8 @@ def _sum_in_bf16(call: SiteCall, scheme: Scheme, prepared: Prepared, blocks: lis
     assert scheme.fidelity is not None
     groups = 1 if call.options is None else call.options.groups
     x = read_activation(call.x, scheme, 1 if call.options is not None else -1, cut=False)
-    rows, columns = to_rows(call, x), to_columns(_right(call, scheme, prepared), call.op, groups)
+    columns = to_columns(_right(call, scheme, prepared), call.op, groups)
+    rows, columns = in_eights(call, to_rows(call, x), columns)
     in_memory = adds_in_memory(scheme, blocks)
     total: Tensor | None = None
     for block in blocks:

@@ -8,14 +8,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from backends.tenstorrent.accumulation import TILE
 from backends.tenstorrent.rounding import clear_low_bits, host_bf16, pack_float
+from backends.tenstorrent.shards import SHARD_MULTIPLE, TILE, padded_channels, shard_channels
 from precision.policy import Scheme
 from voice.site_call import SiteCall
 
-SHARD_MULTIPLE = 8
-"""Channels of a convolution's shard come in multiples of this."""
 _TF32_DROPPED = 13
 _EXPONENT = 0x7F800000
 
@@ -44,12 +43,6 @@ def k_blocks(call: SiteCall, scheme: Scheme) -> list[slice]:
     return [slice(start, min(start + run, length)) for start in range(0, length, run)]
 
 
-def shard_channels(taps: int, channels: int, in0_block_w: int) -> int:
-    """Channels in a block of `in0_block_w` tiles: all where they fit, or the largest multiple of 8 that does, or 0."""
-    run = in0_block_w * TILE
-    return channels if taps * channels <= run else run // taps // SHARD_MULTIPLE * SHARD_MULTIPLE
-
-
 def adds_in_memory(scheme: Scheme, blocks: list[slice]) -> bool:
     """Whether packer_l1_acc takes effect; with a single block ttnn leaves it off."""
     return scheme.packer_l1_acc and len(blocks) > 1
@@ -69,11 +62,22 @@ def of_channels(call: SiteCall, block: slice, x: Tensor, weight: Tensor) -> tupl
 
 
 def of_rows(call: SiteCall, block: slice) -> Tensor | slice:
-    """The same block in the order of K that `to_rows` has: taps, then channels."""
+    """The same block in the order of K that `in_eights` has: taps, then channels."""
     if call.options is None:
         return block
-    taps, channels = math.prod(call.weight.shape[2:]), _channels(call)
-    return (torch.arange(taps)[:, None] * channels + torch.arange(block.start, block.stop)).flatten()
+    taps, whole = math.prod(call.weight.shape[2:]), padded_channels(_channels(call))
+    stop = whole if block.stop == _channels(call) else block.stop
+    return (torch.arange(taps)[:, None] * whole + torch.arange(block.start, stop)).flatten()
+
+
+def in_eights(call: SiteCall, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [..., m, k] and columns [..., k, n] of a convolution with each tap's channels filled up to eights."""
+    missing = 0 if call.options is None else padded_channels(_channels(call)) - _channels(call)
+    if not missing:
+        return rows, columns
+    taps = math.prod(call.weight.shape[2:])
+    rows = F.pad(torch.unflatten(rows, -1, (taps, -1)), (0, missing)).flatten(-2)
+    return rows, F.pad(torch.unflatten(columns, -2, (taps, -1)), (0, 0, 0, missing)).flatten(-3, -2)
 
 
 def keeps_fp32(call: SiteCall, scheme: Scheme, *, in_memory: bool) -> bool:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from backends.tenstorrent.accumulation import TILE
-from backends.tenstorrent.partials import SHARD_MULTIPLE, shard_channels
+from backends.tenstorrent.shards import SHARD_MULTIPLE, TILE, shard_channels
 from precision.policy import Lever, Scheme
 from precision.site import Site
 

@@ -67,7 +67,7 @@ def test_tenstorrent_says_why_not_and_what_instead(changes, site, reason):
         ({"levers": ("channel_order",), "weight": "bf16", "activation": "bfp8_b"}, CONV),
         ({"in0_block_w": 4, "packer_l1_acc": True}, WIDE_LINEAR),
         ({"in0_block_w": 2, "packer_l1_acc": True}, LONG_CONV),
-        ({"in0_block_w": 1}, replace(LONG_CONV, weight_shape=(64, 4, 7), k=28)),
+        ({"in0_block_w": 2}, replace(LONG_CONV, weight_shape=(64, 4, 7), k=28)),
         ({"in0_block_w": 2}, UP),
         ({"in0_block_w": 1}, PRODUCT),
         ({"bias_apart": True, "activation": "fp32"}, CONV),

@@ -1,16 +1,14 @@
 """ttnn.conv1d, to the bit: the input unfolded, blocks of channels, partial sums that are mostly bf16.
 
 Source: ttnn 0.81.1, block-sharded and height-sharded, on ttsim v1.10.0, measured with 64 channels, kernel 7, stride 1.
-Other geometries follow the same rules. Not covered: how ttnn pads odd numbers of channels and lays out groups.
+Other geometries follow the same rules: the planner gives them the same blocks, with channels filled up to eights as a
+row-major input has them. Not covered: groups, and a tiled input, whose channels are filled up to 32.
 """
 
 import numpy as np
 
 from backends.tenstorrent.exact.operations import Format, Program, Values, host_registers, sum_blocks
-from backends.tenstorrent.exact.tiles import TILE
-
-SHARD = 8
-"""Channels are split in multiples of this."""
+from backends.tenstorrent.shards import SHARD_MULTIPLE, TILE, padded_channels, shard_channels
 
 
 def conv1d(
@@ -80,29 +78,22 @@ def convolution_registers(rows: Values, weight: Values, bias: Values | None, pro
         float32 [m, n], values in the output format.
 
     Raises:
-        ValueError: 8 channels (or all, if fewer) do not fit in a block.
+        ValueError: 8 channels do not fit in a block.
     """
     taps, channels = weight.shape[:2]
-    shard = shard_channels(taps, channels, program.in0_block_w)
-    shards = [slice(start, start + shard) for start in range(0, channels, shard)]
+    whole = padded_channels(channels)
+    # A tap's channels are filled up with zeros, so that another eight begins with the next tap.
+    if whole > channels:
+        rows = np.pad(rows, [(0, 0), (0, 0), (0, whole - channels)])
+        weight = np.pad(weight, [(0, 0), (0, whole - channels), (0, 0)])
+    shard = whole if program.in0_block_w is None else shard_channels(taps, channels, program.in0_block_w)
+    if not shard:
+        raise ValueError(
+            f"in0_block_w {program.in0_block_w} gives blocks of {(program.in0_block_w or 0) * TILE} along K, and"
+            f" {SHARD_MULTIPLE} channels of {taps} taps need {taps * SHARD_MULTIPLE}: give in0_block_w"
+            f" {-(-taps * SHARD_MULTIPLE // TILE)} or more, or None for one block"
+        )
+    shards = [slice(start, start + shard) for start in range(0, whole, shard)]
     blocks = [(rows[:, :, part], weight[:, part]) for part in shards]
     partials: Format = "fp32" if program.accumulates_in_l1(len(blocks)) and not program.dst16 else "bf16"
     return sum_blocks(blocks, bias, program, partials, tf32=tf32, reloads_whole=False)
-
-
-def shard_channels(taps: int, channels: int, in0_block_w: int | None) -> int:
-    """Channels in one block of K; all of them where `in0_block_w` is None or they fit.
-
-    Raises:
-        ValueError: 8 channels do not fit, or all, if fewer.
-    """
-    if in0_block_w is None or taps * channels <= in0_block_w * TILE:
-        return channels
-    shard = in0_block_w * TILE // taps // SHARD * SHARD
-    if shard == 0:
-        least = taps * min(SHARD, channels)
-        raise ValueError(
-            f"in0_block_w {in0_block_w} gives blocks of {in0_block_w * TILE} along K, and {min(SHARD, channels)} "
-            f"channels of {taps} taps need {least}: give in0_block_w {-(-least // TILE)} or more, or None for one block"
-        )
-    return shard

@@ -4,7 +4,7 @@ Source: ttnn 0.81.1 (interleaved inputs, no activation) on ttsim v1.10.0, measur
 """
 
 from backends.tenstorrent.exact.operations import Format, Program, Values, host_registers, sum_blocks
-from backends.tenstorrent.exact.tiles import TILE
+from backends.tenstorrent.shards import TILE
 
 
 def linear(

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.tenstorrent.shards import TILE
 from precision.blocks import BLOCK_FORMATS
 
 BLOCK = 16
 """Neighbours along the last axis that share an exponent."""
-TILE = 32
-"""Rows, and columns, of a tile."""
 _BFP_FORMATS = ("bfp8_b", "bfp4_b")
 _EXPONENTS = TILE * TILE // BLOCK
 

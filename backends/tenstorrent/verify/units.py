@@ -10,8 +10,9 @@ from backends.tenstorrent.exact.host import host_decode, host_pack, host_pack_bf
 from backends.tenstorrent.exact.matmul import elwmul_step, mvmul_step
 from backends.tenstorrent.exact.operations import Values
 from backends.tenstorrent.exact.packer import l1_accumulate, pack, pack_bytes
-from backends.tenstorrent.exact.tiles import TILE, bytes_to_tiles, tiles_to_bytes
+from backends.tenstorrent.exact.tiles import bytes_to_tiles, tiles_to_bytes
 from backends.tenstorrent.exact.unpacker import unpack_bf16, unpack_bfp, unpack_tf32
+from backends.tenstorrent.shards import TILE
 from backends.tenstorrent.verify.vectors import Array, Layout, UncheckedError, Vectors, match
 
 _BLOCKS: dict[str, Literal["bfp8_b", "bfp4_b"]] = {"bfp8": "bfp8_b", "bfp4": "bfp4_b"}

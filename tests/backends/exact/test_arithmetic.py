@@ -146,7 +146,7 @@ def test_recorded_linear_layers_come_out_to_the_bit(chip):
 @pytest.mark.parametrize("call", calls()[1:4], ids=op_of)
 @pytest.mark.parametrize("width", [None, 2])
 def test_a_long_convolution_is_unfolded_in_stretches_and_comes_out_the_same(call, width, monkeypatch):
-    if call.op == "conv_transpose1d" and width:
+    if call.op in ("conv_transpose1d", "conv2d") and width:
         width = 3
     scheme = scheme_of(weight="bfp8_b", activation="bfp8_b", in0_block_w=width)
     whole = compute(call, scheme)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.tenstorrent.exact.binary import binary
-from backends.tenstorrent.exact.convolution import conv1d, shard_channels
+from backends.tenstorrent.exact.convolution import conv1d
 from backends.tenstorrent.exact.eltwise import elementwise
 from backends.tenstorrent.exact.host import host_pack_bf16, host_round
 from backends.tenstorrent.exact.linear import linear
@@ -14,6 +14,7 @@ from backends.tenstorrent.exact.matmul import matmul
 from backends.tenstorrent.exact.operations import Program, device_registers, host_registers
 from backends.tenstorrent.exact.packer import l1_accumulate, pack
 from backends.tenstorrent.exact.unpacker import unpack_tf32
+from backends.tenstorrent.shards import shard_channels
 
 WIDE = Program("hifi4", dst16=False, wormhole=False, output="fp32")
 
@@ -156,13 +157,26 @@ def test_a_block_sharded_convolution_sums_shards_of_channels(in_memory):
 def test_channels_of_a_shard():
     assert shard_channels(7, 64, 2) == 8
     assert shard_channels(3, 64, 2) == 16
-    assert shard_channels(3, 20, 2) == 20
-    assert shard_channels(11, 512, None) == 512
-    assert shard_channels(11, 5, 2) == 5
+    assert shard_channels(3, 20, 3) == 24  # a tap's channels are filled up to eights
+    assert shard_channels(3, 20, 2) == 16
+    assert shard_channels(11, 5, 3) == 8
+    assert shard_channels(11, 512, 2) == 0
+
+
+def test_a_block_too_small_for_eight_channels_is_refused():
+    x, weight = np.zeros((20, 16), np.float32), np.zeros((4, 16, 11), np.float32)
+    program = Program("lofi", dst16=False, wormhole=False, in0_block_w=2)
     with pytest.raises(ValueError, match="8 channels of 11 taps need 88: give in0_block_w 3 or more"):
-        shard_channels(11, 512, 2)
-    with pytest.raises(ValueError, match="5 channels of 11 taps need 55: give in0_block_w 2 or more"):
-        shard_channels(11, 5, 1)
+        conv1d(x, weight, None, program)
+
+
+def test_channels_short_of_eights_are_filled_up_with_zeros():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(40, 12)).astype(np.float32), rng.normal(size=(8, 12, 3)).astype(np.float32)
+    filled = np.pad(x, [(0, 0), (0, 4)]), np.pad(weight, [(0, 0), (0, 4), (0, 0)])
+    for width in (None, 1):
+        program = Program("hifi4", dst16=True, wormhole=False, in0_block_w=width)
+        assert np.array_equal(conv1d(x, weight, None, program), conv1d(*filled, None, program))
 
 
 def test_an_input_that_does_not_fit_a_convolution_is_refused():
