@@ -169,16 +169,16 @@ class CostModel:
         if scaled and not (self.fused_quantization and scheme.activation_scale == "static"):
             launches = 2
             read_bytes += (gemm.input_elements + right_elements) * (OUTPUT_BITS + activation_bits) / 8
+        passes = [read_bytes + written_bytes]
         if scheme.bias_apart:
             launches += 1
-            read_bytes += written_bytes
-            written_bytes *= 2
-        activation_bytes = read_bytes + written_bytes
+            passes.append(2 * written_bytes)
+        activation_bytes = sum(passes)
 
         dram = device.memory_gb_per_s.as_gain(case) * 1e9 * device.memory_efficiency.as_gain(case)
         sram = device.sram_gb_per_s.as_gain(case) * 1e9
-        near = activation_bytes <= SRAM_SHARE * device.sram_mb.as_gain(case) * 1e6
-        memory = activation_bytes / (sram if near else dram)
+        held = SRAM_SHARE * device.sram_mb.as_gain(case) * 1e6
+        memory = sum(moved / (sram if moved <= held else dram) for moved in passes)
         memory += weight_bytes / (sram if self.weights_on_chip else dram)
 
         overhead = launches * device.overhead_us.as_cost(case) * 1e-6

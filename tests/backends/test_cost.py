@@ -80,6 +80,14 @@ class TestSite:
             assert weights.weight_bytes == full.weight_bytes / 2
             assert weights.seconds < full.seconds
 
+    def test_a_bias_apart_takes_a_pass_of_its_own(self):
+        fused = Scheme("f", "bfp8_b", "fp32", fidelity="lofi")
+        model = CostModel.of(DEVICES["p150a"], [CONV], streams=1)
+        together, apart = (model.site_cost(CONV, replace(fused, bias_apart=on)) for on in (False, True))
+        assert apart.overhead_seconds == pytest.approx(2 * together.overhead_seconds)
+        assert apart.activation_bytes - together.activation_bytes == pytest.approx(2 * 4 * 64 * 22050)
+        assert apart.compute_seconds == together.compute_seconds
+
     def test_a_dynamic_scale_takes_a_pass_of_its_own(self):
         model = CostModel(DEVICES["h100_sxm"])
         static = model.site_cost(LINEAR, FP8)
