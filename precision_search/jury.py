@@ -9,6 +9,7 @@ from pathlib import Path
 
 from audio_eval.clip import Samples
 from backends.cost import CostModel
+from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import Bench, Scores, excess
 from precision.candidate import Candidate, Split
 from precision.gates import Verdict
@@ -16,7 +17,6 @@ from precision.policy import Policy
 from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
 from precision.study import Study
-from precision_search.adaptation import adapted_policy
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
 from precision_search.wire import Setting

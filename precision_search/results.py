@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from audio_eval.audio import write_wav
+from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import excess
 from backends.money import Accounting, compare
 from backends.serving import serve
@@ -20,7 +21,7 @@ from precision.gates import Gate, Verdict
 from precision.policy import Policy
 from precision.shares import shares
 from precision.study import Study, write_atomic
-from precision_search.adaptation import FILE, adapted_policy, told
+from precision_search.adaptation import FILE, told
 from precision_search.agreement import agreement
 from precision_search.run import Found
 from precision_search.wire import Setting, devices, study_header

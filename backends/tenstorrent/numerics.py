@@ -133,6 +133,11 @@ def read_activation(x: Tensor, scheme: Scheme, axis: int, *, cut: bool = True) -
     return _store_activation(x, scheme, axis, kept)
 
 
+def read_input(call: SiteCall, scheme: Scheme) -> Tensor:
+    """A call's input as the multiplier reads it."""
+    return read_activation(call.x, scheme, 1 if call.options is not None else -1)
+
+
 def _store_activation(x: Tensor, scheme: Scheme, axis: int, kept: int | None) -> Tensor:
     if scheme.activation in MAGNITUDE_BITS:
         packed = pack_blocks(x, scheme.activation, axis)
@@ -191,7 +196,7 @@ def _sum_in_bf16(call: SiteCall, scheme: Scheme, prepared: Prepared, blocks: lis
 
 def _gemms(call: SiteCall, scheme: Scheme, prepared: Prepared) -> list[tuple[Tensor, Tensor]]:
     """Operands whose products add up to those of all passes."""
-    x = read_activation(call.x, scheme, 1 if call.options is not None else -1)
+    x = read_input(call, scheme)
     weight = _right(call, scheme, prepared)
     if not _takes_two_gemms(scheme):
         return [(x, weight)]

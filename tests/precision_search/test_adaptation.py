@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 
+from backends.emulation.adaptation import TRAINED, adapt, adapted_policy
 from calibrate.adapted import Operands, Plan, load_adapted
 from precision.policy import Policy, Scheme
 from precision.search.problem import Problem
-from precision_search.adaptation import FILE, TRAINED, adapt, adapted_policy, target_of
+from precision_search.adaptation import FILE, target_of
 from precision_search.main import main
 from precision_search.wire import make_setting, read_recipe
 from voice.embedded import EmbeddedVoice, bundled_clips
