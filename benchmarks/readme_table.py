@@ -22,9 +22,10 @@ def row(summary: dict) -> list[str]:
     broken = sum(not gate["kept"] for gate in summary["gates"])
     cost = summary["cost"]
     return [
-        f"`{summary['recipe']}`",
+        f"`{summary['recipe']}`" + (", adapted" if summary["adaptation"] else ""),
         summary["device"],
-        f"{len(summary['gates'])} kept" if not broken else f"{broken} of {len(summary['gates'])} broken",
+        (f"{len(summary['gates'])} kept" if not broken else f"{broken} of {len(summary['gates'])} broken")
+        + (", to the bit" if summary["exact"] else ""),
         f"{summary['lofi_mac_share']:.1%}",
         f"{summary['bfp8_weight_share']:.1%}",
         f"{summary['fp8_mac_share']:.1%}",

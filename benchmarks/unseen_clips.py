@@ -1,7 +1,7 @@
 """Hold finished policies of the embedded voice against the clips that neither search nor repair has heard.
 
 `python benchmarks/unseen_clips.py STUDY...` renders, under each study's policy, the clips of the package beyond the
-recipe's search and held-back ones, and prints every gate.
+recipe's search and held-back ones, in the exact arithmetic where the target has one, and prints every gate.
 """
 
 import sys
@@ -24,7 +24,10 @@ def main() -> None:
         policy = read_policy(setting, folder / "policy.yaml")
         quiet = Progress(quiet=True)
         with Workers(setting, calibrated(setting, quiet), 1, moments_of(setting, quiet)) as crew:
-            heard = hear(setting, crew, policy, "held_back", whole=True)
+            rendered = None
+            if setting.backend.exact is not None:
+                rendered = list(crew.render_exactly(policy, [None] * len(setting.held_back_clips)))
+            heard = hear(setting, crew, policy, "held_back", whole=True, rendered=rendered)
         print(
             f"{folder}: {'every gate kept' if heard.kept else 'BROKEN'} on {len(setting.held_back_clips)} unseen clips"
         )
