@@ -23,7 +23,7 @@ def main() -> None:
         setting = replace(setting, held_back_clips=bundled_clips()[used:])
         policy = read_policy(setting, folder / "policy.yaml")
         quiet = Progress(quiet=True)
-        with Workers(setting, calibrated(setting, quiet), 1, moments_of(setting, quiet)) as crew:
+        with Workers(setting, calibrated(setting, quiet), 1, moments_of(setting, quiet), folder) as crew:
             rendered = None
             if setting.backend.exact is not None:
                 rendered = list(crew.render_exactly(policy, [None] * len(setting.held_back_clips)))

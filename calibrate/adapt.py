@@ -101,11 +101,15 @@ class Adaptation(Generic[CallT]):
             on_step: told after every step its number, from 1, and the validated loss where it was taken.
 
         Raises:
-            FloatingPointError: the loss became NaN or Inf.
+            FloatingPointError: the loss is NaN or Inf, before the first step or after one.
         """
         begun = time.monotonic()
         plan, total = self._plan, self._plan.local_steps + self._plan.steps
         before = self.validated_loss()
+        if not math.isfinite(before):
+            raise FloatingPointError(
+                f"adaptation: the loss is {before} before the first step; train for schemes of more range"
+            )
         best, best_step, kept = before, 0, self._copy()
         for phase, first, count in (("local", 0, plan.local_steps), ("sound", plan.local_steps, plan.steps)):
             optimizer = _adam(self._operands.values(), plan.rate)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -76,11 +76,14 @@ def load_adapted(path: Path) -> Adapted:
     Raises:
         ValueError: the file is none of those.
     """
-    with safe_open(path, "pt") as file:
-        told = json.loads((file.metadata() or {}).get("adapted", "null"))
-        if told is None:
-            raise ValueError(f"{path}: holds no adapted weights; delete it, and they are trained again")
-        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {}).get("adapted", "null"))
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: cannot be read ({error}); delete it, and --resume trains it again") from error
+    if told is None:
+        raise ValueError(f"{path}: holds no adapted weights; delete it, and --resume trains it again")
     sites = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     operands = {site: Operands(tensors[f"{site}.weight"], tensors.get(f"{site}.bias")) for site in sites}
     return Adapted(

@@ -83,11 +83,17 @@ def read_policy(setting: Setting, path: Path) -> Policy:
         for site, scheme in named.items()
         if (site, scheme) in setting.refused
     ]
+    trained = _trained_sites(data.get("adapted"))
+    mistakes += [f"{site}: is adapted and has no scheme" for site in trained if site not in named]
     if mistakes:
         raise ValueError(f"{path}: {len(mistakes)} mistakes\n  " + "\n  ".join(mistakes))
     policy = Policy(tuple((site, known[named[site]]) for site in sites))
-    trained = (data.get("adapted") or {}).get("sites", ())
     return adapted_policy(policy, {site: named[site] for site in trained})
+
+
+def _trained_sites(entry: object) -> list[str]:
+    sites = entry.get("sites") if isinstance(entry, dict) else None
+    return [str(site) for site in sites] if isinstance(sites, list) else []
 
 
 def _json(data: object) -> str:

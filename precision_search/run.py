@@ -109,7 +109,7 @@ def moments_of(setting: Setting, progress: Progress) -> dict[str, Moments]:
     voice, clips = setting.voice, setting.search_clips
     progress.begin("taking the moments of activations", len(clips))
     with observing_moments(
-        partial(intercept, voice.module), partial(sample_rows, limit=MOMENT_ROWS // len(clips)), wanted
+        partial(intercept, voice.module), partial(sample_rows, limit=max(MOMENT_ROWS // len(clips), 1)), wanted
     ) as observer:
         for clip in clips:
             voice.render(clip)

@@ -22,6 +22,8 @@ def table(summary: Mapping[str, Any]) -> str:
     ]
     lines += [f"  {line}" for line in gate_lines(summary["gates"])]
     lines += ["", *(f"  {sentence}" for sentence in arithmetic_sentences(summary))]
+    if summary.get("adaptation") is not None:
+        lines.append(f"  {adaptation_sentence(summary['adaptation'])}")
     lines += [f"  {left['metric']:30} not judged: {left['reason']}" for left in summary["unjudged"]]
     if summary["unforced"] is not None:
         lines += ["", f"  {unforced_sentence(summary['unforced'])}"]
@@ -61,6 +63,14 @@ def arithmetic_sentences(summary: Mapping[str, Any]) -> list[str]:
         f"judged in {found['exact']}, to the bit; searched in {fast}, as is the baseline",
         f"{fast} against {found['exact']}: {apart}",
     ]
+
+
+def adaptation_sentence(found: Mapping[str, Any]) -> str:
+    """What training the weights took and gave; `found` as `precision_search.adaptation.told` gives it."""
+    return (
+        f"weights of {found['sites']} sites trained in {found['minutes']:.1f} minutes: loss {found['loss_before']:.4f}"
+        f" -> {found['loss_after']:.4f}, after step {found['best_step']} of {found['steps'] + found['local_steps']}"
+    )
 
 
 def unforced_sentence(found: Mapping[str, Any]) -> str:

@@ -132,8 +132,9 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
+            processes = list((self._pool._processes or {}).values())  # shutdown forgets them
             self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((self._pool._processes or {}).values()):
+            for process in processes:
                 process.terminate()
         if self._folder is not None:
             self._folder.cleanup()

@@ -68,7 +68,7 @@ def store_weight(
             as much of it as the inputs' means allow.
     """
     flat = _by_channel(weight.detach(), op, groups)
-    storage = _Storage(scheme, len(flat), groups)
+    storage = _Storage(scheme, groups)
     gain, spread = _activation_model(scheme) if "gain_folding" in scheme.levers else (1.0, 0.0)
     if "error_feedback" in scheme.levers:
         assert moments is not None, "error_feedback without moments"
@@ -77,7 +77,7 @@ def store_weight(
         inputs = zip(moments.mean, moments.second, lost.cpu().double().chunk(groups), strict=True)
         for part, (mean, second, missing) in zip(flat.cpu().double().chunk(groups), inputs, strict=True):
             target, hessian = compensated(part, second, gain, spread, missing[:, None] * mean)
-            parts.append(feed_back(target, hessian, _Storage(scheme, len(part), 1).grid, storage.read))
+            parts.append(feed_back(target, hessian, _Storage(scheme, 1).grid, storage.read))
         stored = torch.cat(parts).to(weight.device)
     else:
         if "gain_folding" in scheme.levers:
@@ -100,7 +100,7 @@ def store_bias(bias: Tensor, op: Op, scheme: Scheme) -> Tensor:
 def bias_shift(weight: Tensor, stored: Tensor, op: Op, groups: int, scheme: Scheme, moments: Moments) -> Tensor:
     """What the mean of a result loses, [output channels]: mean(x) W - mean(x as read) W as read."""
     exact = _by_channel(weight.detach(), op, groups).double()
-    seen = _Storage(scheme, len(exact), groups).read(_by_channel(stored, op, groups)).double()
+    seen = _Storage(scheme, groups).read(_by_channel(stored, op, groups)).double()
     change = torch.unflatten(exact - _activation_model(scheme)[0] * seen, 0, (groups, -1))
     mean = moments.mean.to(change.device)
     return (change @ mean[..., None]).flatten().float()
@@ -122,7 +122,6 @@ class _Storage:
     """Rounding of weights [channels, k] to what is stored, and the multiplier's view of it."""
 
     scheme: Scheme
-    channels: int
     groups: int
 
     def store(self, values: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ def provenance(results: Results) -> Html:
     summary = results.summary
     rows = [_row(key, _told(summary.get(key))) for key in PLAIN]
     rows += [_row(key, _told(summary[key])) for key in MORE if key in summary]
+    if summary.get("adaptation") is not None:
+        rows.append(_row("adaptation", _told(summary["adaptation"])))
     rows += [_row(key, count(summary.get(key))) for key in COUNTS]
     rows += [_row("time of the search", duration(number(summary.get(key)))) for key in DURATIONS]
     rows += [_row("share of all MACs that the sites cover", percent(number(summary.get(key)))) for key in SHARES]

@@ -138,8 +138,10 @@ def test_nothing_to_train_a_silent_model_and_a_loss_that_is_no_number_are_refuse
         adaptation(silent)
     broken = adaptation(Model())
     broken._operands["first"].weight.data.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="at step 1"):
+    with pytest.raises(FloatingPointError, match="nan before the first step"):
         broken.run()
+    with pytest.raises(FloatingPointError, match="at step 2; lower the rate"):
+        adaptation(Model(), Plan(4, 0, rate=1e38)).run()
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"local_steps": -1}, {"rate": 0.0}])
@@ -162,6 +164,9 @@ def test_trained_weights_come_back_from_their_file(tmp_path):
     assert torch.equal(read.operands["c"].weight, weight.T)
     assert read.operands["c"].bias is None
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cannot be read .* trains it again"):
+        load_adapted(path)
 
 
 @settings(derandomize=True, deadline=None, max_examples=15)

@@ -14,6 +14,8 @@ from precision.policy import Policy, Scheme
 from precision.search.problem import Problem
 from precision_search.adaptation import FILE, target_of
 from precision_search.main import main
+from precision_search.results import read_policy
+from precision_search.table import table
 from precision_search.wire import make_setting, read_recipe
 from voice.embedded import EmbeddedVoice, bundled_clips
 
@@ -51,6 +53,7 @@ def test_a_run_tells_what_its_adaptation_took_and_gave(study):
     assert (told["steps"], told["local_steps"], told["sites"]) == (4, 2, 11)
     assert told["loss_after"] <= told["loss_before"]
     assert told["minutes"] > 0
+    assert "weights of 11 sites trained in" in table(json.loads((study / "summary.json").read_text()))
     assert len(records(study)) == 1
     policy = yaml.safe_load((study / "policy.yaml").read_text())
     assert policy["adapted"]["weights"] == FILE
@@ -67,6 +70,15 @@ def test_a_resumed_run_trains_nothing_again(study, made, monkeypatch):
     assert precision_search(*arguments) == 0
     assert (study / FILE).read_bytes() == before
     assert len(records(study)) == 1
+
+
+def test_a_policy_file_may_not_adapt_a_site_that_it_lacks(study, tmp_path):
+    data = yaml.safe_load((study / "policy.yaml").read_text())
+    data["adapted"]["sites"].append("nowhere")
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(ValueError, match="nowhere: is adapted and has no scheme"):
+        read_policy(make_setting(read_recipe(str(study / "recipe.yaml"), ())), path)
 
 
 def test_evaluate_hears_the_trained_weights(study, capsys):
