@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from precision_search.jury import hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy
-from precision_search.run import calibrated, hear, moments_of
+from precision_search.run import calibrated, moments_of
 from precision_search.wire import make_setting, read_recipe
 from precision_search.workers import Workers
 from voice.embedded import bundled_clips

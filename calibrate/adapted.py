@@ -91,24 +91,36 @@ def load_adapted(path: Path) -> Adapted:
     )
 
 
+def adapted_file(digest: str) -> str:
+    """Name of the file that holds the weights of a digest, in a study's folder."""
+    return f"adapted-{digest}.safetensors"
+
+
 @dataclass(slots=True)
-class StoredOperands(Mapping[str, Operands]):
-    """Operands in a file of `save_adapted`, read at the first question: the file may be written after this is made."""
+class StoredAdaptations(Mapping[str, Mapping[str, Operands]]):
+    """Digest -> site -> trained operands, of the files in a folder; each is read when it is first asked for."""
 
-    path: Path
-    _held: Mapping[str, Operands] | None = field(default=None, repr=False)
+    folder: Path
+    _held: dict[str, Mapping[str, Operands]] = field(default_factory=dict, repr=False)
 
-    def _read(self) -> Mapping[str, Operands]:
-        if self._held is None:
-            self._held = load_adapted(self.path).operands
-        return self._held
+    def __getitem__(self, digest: str) -> Mapping[str, Operands]:
+        """Operands of a digest.
 
-    def __getitem__(self, site: str) -> Operands:
-        """Operands of a site; KeyError where it was not trained."""
-        return self._read()[site]
+        Raises:
+            KeyError: the folder has no such file.
+        """
+        if digest not in self._held:
+            path = self.folder / adapted_file(digest)
+            if not path.is_file():
+                raise KeyError(f"{path}: not there, and a policy names these weights; run the recipe again")
+            self._held[digest] = load_adapted(path).operands
+        return self._held[digest]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
+        before, after = adapted_file("*").split("*")
+        return (
+            path.name.removeprefix(before).removesuffix(after) for path in sorted(self.folder.glob(adapted_file("*")))
+        )
 
     def __len__(self) -> int:
-        return len(self._read())
+        return sum(1 for _ in self)

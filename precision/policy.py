@@ -48,14 +48,14 @@ class Scheme:
     """Tiles of K (32 each) between two spills of a partial sum; None: all of K at once, which never spills."""
     bias_apart: bool = False
     """Whether the bias is added by an operation of its own: ttnn's fused one cuts an fp32 sum first."""
-    adapted: bool = False
-    """Whether the weights are those of the study's adaptation in place of the model's; no recipe says so."""
+    adapted: str | None = None
+    """Digest of the weights trained for the site, in place of the model's own; no recipe says so."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, in the order of the fields; `adapted` only where it holds."""
+        """Plain data, in the order of the fields; `adapted` only where there is one."""
         data = asdict(self)
         data["levers"] = list(self.levers)
-        if not self.adapted:
+        if self.adapted is None:
             del data["adapted"]
         return data
 

@@ -140,8 +140,8 @@ class SearchSection:
     """How much is tried, and for what."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
-    minimize: Annotated[Literal["seconds"], Field(title="Minimize")]
-    """What is made small: seconds of the card per second of audio."""
+    minimize: Annotated[Literal["seconds", "passes"], Field(title="Minimize")]
+    """What is made small: seconds of the card per second of audio, or passes of a Tensix multiplier per product."""
     candidates: Annotated[Count, Field(title="Candidates")]
     """Number of policies the solver proposes in one round."""
     evaluations: Annotated[Count, Field(title="Evaluations")]

@@ -1,29 +1,46 @@
 """Adaptation: weights trained for a policy that is too cheap by itself, until it sounds like the model again."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.emulation.adaptation import adapt
 from backends.tenstorrent.numerics import read_input
-from calibrate.adapted import Adapted, Plan, load_adapted, save_adapted
+from calibrate.adapted import Adapted, Plan, adapted_file, load_adapted, save_adapted
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Policy
 from precision.search.budget import BudgetError
-from precision.search.problem import Choice, Problem
-from precision.search.solve import solve
+from precision.search.problem import Problem
+from precision.search.solve import Solution, solve
 from precision.study import Study
 from precision_search.progress import Progress
-from precision_search.wire import Setting
+from precision_search.wire import Setting, SetupError
 from voice.checkpoint import content_digest
 from voice.model import AdaptableVoice
 
-FILE = "adapted.safetensors"
-"""Of a study: the trained weights."""
-SLACK = 1.25
-"""Foretold damage of the policy that weights are trained for, over what the gates allow: on HiFi-GAN V2 training takes
-a tenth to a fifth off the distances that add, and more off gain and pauses."""
+SLACKS = (1.5, 1.25, 1.12)
+"""Foretold damage of the policies that weights are trained for, over that of the best one without training; the first
+that holds is taken. Training takes a tenth to a fifth off the distances that add, and more off gain and pauses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Weights of a study that were trained, and for what."""
+
+    adapted: Adapted
+    weights: str
+    """Their digest, by which schemes name them."""
+    targets: Mapping[str, str]
+    """Name of the scheme that each trained site was trained for."""
+
+
+def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Solution | None:
+    """The cheapest choice foretold to damage at most `slack` times as much; None where there is none."""
+    try:
+        return solve(problem, {metric: value * slack for metric, value in damage.items()})[0]
+    except BudgetError:
+        return None
 
 
 def adapt_weights(
@@ -33,21 +50,26 @@ def adapt_weights(
     calibration: Calibration | None,
     moments: Mapping[str, Moments],
     progress: Progress,
-) -> tuple[Adapted, dict[str, str]]:
+    start: Trained | None = None,
+) -> Trained:
     """Train weights for a policy, or read those that the study has; the recipe must ask for it.
 
-    They are in the study's folder, and their digest is in its log, when this returns.
+    They are in the study's folder, and their digest is in its log, when this returns. Training begins at `start`, or at
+    what the levers make of the model's own weights.
 
-    Returns:
-        What was trained, and of each trained site the name of the scheme that its weights are trained for.
+    Raises:
+        SetupError: training diverged; or the study's weights are lost, and those trained again are others.
     """
-    wanted, path = setting.recipe.adapt, study.folder / FILE
+    wanted = setting.recipe.adapt
     assert wanted is not None
-    known = {record["weights"] for record in study.records("adaptation")}
-    if known and path.is_file():
-        held = load_adapted(path)
-        if _digest(held) in known:
-            return held, {site: policy[site].name for site in held.operands}
+    before = None if start is None else start.weights
+    targets = {site: scheme.name for site, scheme in policy.items()}
+    asked = (policy.digest, before)
+    known = next((r["weights"] for r in study.records("adaptation") if (r["policy"], r["start"]) == asked), None)
+    if known is not None and (study.folder / adapted_file(known)).is_file():
+        held = load_adapted(study.folder / adapted_file(known))
+        if _digest(held) == known:
+            return Trained(held, known, {site: targets[site] for site in held.operands})
     assert isinstance(setting.voice, AdaptableVoice)
     plan = Plan(wanted.steps, wanted.local_steps, wanted.rate, setting.recipe.search.seed)
     progress.begin("adapting weights, steps", plan.steps + plan.local_steps)
@@ -58,42 +80,37 @@ def adapt_weights(
         last = last if validated is None else f"loss {validated:.4f}"
         progress.step(last)
 
-    adapted = adapt(
-        setting.voice,
-        setting.search_clips,
-        policy,
-        setting.backend.arithmetic,
-        calibration=calibration,
-        moments=moments,
-        plan=plan,
-        read=read_input if setting.device.is_tensix else None,
-        fixed=setting.protected,
-        on_step=tell,
-    )
+    try:
+        adapted = adapt(
+            setting.voice,
+            setting.search_clips,
+            policy,
+            setting.backend.arithmetic,
+            calibration=calibration,
+            moments=moments,
+            plan=plan,
+            start=None if start is None else start.adapted.operands,
+            read=read_input if setting.device.is_tensix else None,
+            fixed=setting.protected,
+            on_step=tell,
+        )
+    except FloatingPointError as error:
+        raise SetupError(f"{error}, or leave `adapt` out") from error
     progress.say(
         f"weights adapted in {adapted.minutes:.1f} minutes: loss {adapted.loss_before:.4f} -> {adapted.loss_after:.4f}"
     )
-    save_adapted(adapted, path)
-    study.append({"kind": "adaptation", "weights": _digest(adapted), "policy": policy.digest, **told(adapted)})
-    return adapted, {site: policy[site].name for site in adapted.operands}
-
-
-def target_of(problem: Problem, budgets: Mapping[str, float]) -> Choice:
-    """The choice to train for: the cheapest that is foretold to be a little beyond the gates.
-
-    Training wins that much back, and not much more: what a site loses of its activations stays lost. Where the
-    gates cannot be met so, it is the cheapest choice of all.
-
-    Args:
-        problem: costs, and damages of single sites without training.
-        budgets: thresholds of the gates whose metrics add.
-    """
-    for wanted in ({metric: budget * SLACK for metric, budget in budgets.items()}, {}):
-        try:
-            return solve(problem, wanted)[0].choice
-        except BudgetError:
-            continue
-    raise AssertionError("a problem has a cheapest choice")
+    weights = _digest(adapted)
+    if known is not None and weights != known:
+        raise SetupError(
+            f"{study.folder / adapted_file(known)}: the study was made with these weights, they are not there, and"
+            " those trained again differ (another machine's sums); put the file back, or begin a study in another"
+            " folder"
+        )
+    save_adapted(adapted, study.folder / adapted_file(weights))
+    if known is None:
+        line = {"kind": "adaptation", "weights": weights, "policy": policy.digest, "start": before, **told(adapted)}
+        study.append(line)
+    return Trained(adapted, weights, {site: targets[site] for site in adapted.operands})
 
 
 def told(adapted: Adapted) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from audio_eval.audio import AudioFileError
+from calibrate.adapted import adapted_file
 from precision.blocks import BlockFormat, format_named, known_formats, stored_bits
 from precision.candidate import verdict_line
 from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
 from precision.study import LOG, Study, StudyError
-from precision_search.adaptation import FILE
 from precision_search.jury import Heard, hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
@@ -205,8 +205,14 @@ def evaluate(folder: Path, policy_path: Path | None, *, exact: bool, progress: P
         policy = read_policy(setting, path)
     except (OSError, ValueError) as error:
         raise CommandError(str(error)) from error
+    for weights in {scheme.adapted for scheme in policy.values() if scheme.adapted is not None}:
+        if not (folder / adapted_file(weights)).is_file():
+            raise CommandError(
+                f"{folder / adapted_file(weights)}: the policy has trained weights, and they are not there; put the"
+                " file back"
+            )
     calibration = calibrated(setting, progress)
-    with Workers(setting, calibration, 1, moments_of(setting, progress), folder / FILE) as crew:
+    with Workers(setting, calibration, 1, moments_of(setting, progress), folder) as crew:
         rendered = None
         if exact:
             clips = setting.held_back_clips

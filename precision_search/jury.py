@@ -17,6 +17,7 @@ from precision.policy import Policy
 from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
 from precision.study import Study
+from precision_search.adaptation import Trained
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
 from precision_search.wire import Setting
@@ -45,8 +46,8 @@ class Jury:
         self._study = study
         self._crew = crew
         self._progress = progress
-        self.adapted: Mapping[str, str] = {}
-        """Name of the scheme that each trained site was trained for; policies of choices have its weights there."""
+        self.trained: Trained | None = None
+        """Weights that policies of choices have, where a site runs the scheme they were trained for."""
         self._heard: set[tuple[str, Split, str]] = set()
         rate, gates = setting.voice.sample_rate_hz, setting.recipe.gates
         self.searching = Bench.of(gates, setting.search_clips, rate)
@@ -67,7 +68,8 @@ class Jury:
         """The policy of a choice of option indices."""
         schemes = self._setting.recipe.schemes
         policy = Policy(tuple((site, schemes[option]) for site, option in zip(problem.sites, choice, strict=True)))
-        return adapted_policy(policy, self.adapted)
+        trained = self.trained
+        return policy if trained is None else adapted_policy(policy, trained.weights, trained.targets)
 
     def evaluate(
         self, choice: Choice, *, problem: Problem, split: Split, whole: bool, exactly: bool = False

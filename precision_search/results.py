@@ -1,7 +1,6 @@
 """Results: what a finished run leaves in its study folder beside the log."""
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,16 +11,18 @@ import numpy as np
 import yaml
 
 from audio_eval.audio import write_wav
+from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import excess
 from backends.money import Accounting, compare
 from backends.serving import serve
+from calibrate.adapted import adapted_file
 from precision.candidate import numbers, verdict_line
 from precision.gates import Gate, Verdict
 from precision.policy import Policy
 from precision.shares import shares
 from precision.study import Study, write_atomic
-from precision_search.adaptation import FILE, told
+from precision_search.adaptation import told
 from precision_search.agreement import agreement
 from precision_search.run import Found
 from precision_search.wire import Setting, devices, study_header
@@ -46,7 +47,7 @@ def policy_text(setting: Setting, policy: Policy) -> str:
     """The policy as YAML: no date, no duration, so that the same policy is the same file."""
     names = {scheme.name for scheme in policy.values()}
     used = {scheme.name: scheme.to_dict() for scheme in setting.recipe.schemes if scheme.name in names}
-    adapted = [site for site, scheme in policy.schemes if scheme.adapted]
+    adapted = {site: scheme.adapted for site, scheme in policy.schemes if scheme.adapted is not None}
     for scheme in used.values():
         del scheme["name"]
     data = {
@@ -59,7 +60,8 @@ def policy_text(setting: Setting, policy: Policy) -> str:
         "sites": {site: scheme.name for site, scheme in policy.schemes},
     }
     if adapted:
-        data["adapted"] = {"weights": FILE, "sites": adapted}
+        weights = next(iter(adapted.values()))
+        data["adapted"] = {"weights": weights, "file": adapted_file(weights), "sites": list(adapted)}
     return yaml.safe_dump(data, sort_keys=False, width=120, default_flow_style=None)
 
 
@@ -88,7 +90,11 @@ def read_policy(setting: Setting, path: Path) -> Policy:
     if mistakes:
         raise ValueError(f"{path}: {len(mistakes)} mistakes\n  " + "\n  ".join(mistakes))
     policy = Policy(tuple((site, known[named[site]]) for site in sites))
-    return adapted_policy(policy, {site: named[site] for site in trained})
+    return (
+        adapted_policy(policy, str(data["adapted"].get("weights")), {s: named[s] for s in trained})
+        if trained
+        else policy
+    )
 
 
 def _trained_sites(entry: object) -> list[str]:
@@ -118,13 +124,13 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
 
 def _damage(setting: Setting, found: Found) -> dict[str, Any]:
     problem = found.problem
+    model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
     rows = []
     for index, site in enumerate(setting.sites):
         options = []
         for scheme in setting.space[site.name]:
             refused = setting.refused.get((site.name, scheme.name))
             column = problem.options[index].index(scheme.name)
-            cost = float(problem.cost[index, column])
             damage = (
                 dict(zip(problem.metrics, problem.damage[:, index, column], strict=True)) if refused is None else {}
             )
@@ -133,7 +139,7 @@ def _damage(setting: Setting, found: Found) -> dict[str, Any]:
                     "scheme": scheme.name,
                     "refused": refused,
                     "damage": {} if refused else numbers(damage),
-                    "seconds": cost if math.isfinite(cost) else None,
+                    "seconds": None if refused else model.site_cost(site, scheme).seconds,
                 }
             )
         rows.append(
@@ -205,7 +211,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
         "unforced": found.unforced,
-        "adaptation": None if found.adapted is None else told(found.adapted),
+        "adaptation": None if found.trained is None else told(found.trained.adapted),
         "schemes": {scheme.name: scheme.to_dict() for scheme in recipe.schemes},
         "protected": dict(setting.protected),
         "left_high": _left_high(setting, study, found),

@@ -27,7 +27,7 @@ def unforced(
     policy: Policy,
     calibration: Calibration | None,
     moments: Mapping[str, Moments] | None = None,
-    adapted: Mapping[str, Operands] | None = None,
+    adapted: Mapping[str, Mapping[str, Operands]] | None = None,
 ) -> dict[str, Any] | None:
     """Render the clips held back, nothing forced, in fp32 and under a policy; None where the model forces nothing.
 

@@ -1,6 +1,7 @@
 """Wire: names of a recipe to the objects behind them, in the one place where all rooms meet."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -8,6 +9,9 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
@@ -29,6 +33,8 @@ from voice.model import AdaptableVoice, Clip, Voice
 from voice.sites import Discovery, discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
+SHORT_SECONDS = 0.5
+"""Of sound, by which chains of sites are found."""
 
 
 class SetupError(ValueError):
@@ -146,6 +152,8 @@ def make_setting(recipe: Recipe) -> Setting:
     """
     device = devices()[recipe.target.device]
     backend = backend_of(device)
+    if recipe.search.minimize == "passes" and not device.is_tensix:
+        raise SetupError(f"search.minimize: passes are a Tensix card's, and {device.name} has none; use seconds")
     voice = MODELS[recipe.model.name](recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
         raise SetupError(
@@ -155,7 +163,7 @@ def make_setting(recipe: Recipe) -> Setting:
     first = search_clips[0]
     discovery = discover(voice.module, lambda: voice.render(first), first.seconds)
     if any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes):
-        chains = find_chains(voice.module, lambda: voice.render(first))
+        chains = find_chains(voice.module, _short(voice, first))
         chained = tuple(replace(site, feeds=chains.get(site.name)) for site in discovery.sites)
         discovery = replace(discovery, sites=chained)
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
@@ -175,6 +183,19 @@ def make_setting(recipe: Recipe) -> Setting:
         ]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
     return Setting(recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused)
+
+
+def _short(voice: Voice, clip: Clip) -> Callable[[], Tensor]:
+    """Run a voice on as little of a clip as it can be run on."""
+    if not isinstance(voice, AdaptableVoice):
+        return lambda: voice.render(clip)
+    excerpt = voice.excerpt(clip, 0.0, SHORT_SECONDS)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return voice.sound(excerpt)
+
+    return run
 
 
 def _protect(
@@ -209,6 +230,12 @@ def _recordings(recipe: Recipe, voice: HifiganVoice) -> tuple[Clip, ...]:
         named = {clip.name: (clip.natural, 16000) for clip in bundled_clips() if clip.natural is not None}
     else:
         named = dict(read_folder(recipe.data.audio))
+    stems = Counter(Path(name).stem for name in named)
+    twice = [stem for stem, count in stems.items() if count > 1]
+    if twice:
+        raise SetupError(
+            f"data.audio: {len(twice)} recordings are there as .wav and as .flac ({', '.join(twice)}); keep one of each"
+        )
     clips = []
     for name, (samples, source_rate) in named.items():
         audio = resample(samples, source_rate, rate)
@@ -238,11 +265,12 @@ def study_header(setting: Setting) -> dict[str, str | int | float | bool | None]
 
 @cache
 def code_digest() -> str:
-    """Hash of the source of every room that can change a result: 12 hexadecimal digits."""
+    """Hash of the source of everything that can change a result: 12 hexadecimal digits."""
     digest = hashlib.sha256()
-    for room in ROOMS:
-        root = Path(str(files(room)))
-        for path in sorted(root.rglob("*.py")):
+    sources = [(Path(str(files(room))), "**/*.py") for room in ROOMS]
+    # Of the command, not the report: a study may be told otherwise than it was begun.
+    for root, pattern in (*sources, (Path(str(files("precision_search"))), "*.py")):
+        for path in sorted(root.glob(pattern)):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

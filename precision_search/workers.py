@@ -25,7 +25,7 @@ from backends.emulation.audition import Audition, Scores
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.tenstorrent.exact.threads import set_threads
-from calibrate.adapted import StoredOperands
+from calibrate.adapted import StoredAdaptations
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments, StoredMoments, save_moments
 from precision.candidate import Split
@@ -67,8 +67,8 @@ class Auditions:
 
     def _prepared(self, arithmetic: Arithmetic) -> Preparation:
         torch.set_num_threads(1)
-        operands = None if self.adapted is None else StoredOperands(self.adapted)
-        return Preparation(arithmetic, self.moments, self.setting.chains, operands)
+        adapted = None if self.adapted is None else StoredAdaptations(self.adapted)
+        return Preparation(arithmetic, self.moments, self.setting.chains, adapted)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""

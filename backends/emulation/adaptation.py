@@ -24,7 +24,7 @@ TRAINED: frozenset[Lever] = NEEDS_MOMENTS | {"gain_folding", "channel_order"}
 the model's order, for blocks must hold the neighbours that they were trained with."""
 
 
-def adapted_policy(policy: Policy, targets: Mapping[str, str]) -> Policy:
+def adapted_policy(policy: Policy, weights: str, targets: Mapping[str, str]) -> Policy:
     """The policy with trained weights where a site runs the scheme they were trained for.
 
     A site that is raised has the model's own weights, and all levers of its scheme: on HiFi-GAN V2 that is nearer to
@@ -32,11 +32,12 @@ def adapted_policy(policy: Policy, targets: Mapping[str, str]) -> Policy:
 
     Args:
         policy: of the recipe's schemes.
+        weights: digest of what was trained.
         targets: name of the scheme that each trained site was trained for.
     """
     return Policy(
         tuple(
-            (site, replace(without_trained(scheme), adapted=True) if targets.get(site) == scheme.name else scheme)
+            (site, replace(without_trained(scheme), adapted=weights) if targets.get(site) == scheme.name else scheme)
             for site, scheme in policy.schemes
         )
     )
@@ -51,6 +52,7 @@ def adapt(
     calibration: Calibration | None,
     moments: Mapping[str, Moments],
     plan: Plan,
+    start: Mapping[str, Operands] | None = None,
     read: Reader | None = None,
     fixed: Collection[str] = (),
     on_step: Callable[[int, float | None], None] | None = None,
@@ -59,6 +61,7 @@ def adapt(
 
     Trained are the weights that are parameters of their own in the model, one a site, and not `fixed`: others stay as
     they are. One thread computes, as everywhere: the same arguments give the same weights.
+    Sites begin at `start`, and where it has none at what the levers make of them.
     `read` gives a call's input as the multiplier sees it; see `compute_straight_through`.
 
     Raises:
@@ -87,7 +90,7 @@ def adapt(
         partial(intercept, voice.module),
         lowered,
         draw,
-        {site: held for site, held in begin.items() if site not in fixed},
+        {site: (start or {}).get(site, held) for site, held in begin.items() if site not in fixed},
         sample_rate_hz=voice.sample_rate_hz,
         plan=plan,
     )

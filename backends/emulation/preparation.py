@@ -23,7 +23,7 @@ class Preparation:
         arithmetic: Arithmetic,
         moments: Mapping[str, Moments] | None = None,
         chains: Mapping[str, str] | None = None,
-        adapted: Mapping[str, Operands] | None = None,
+        adapted: Mapping[str, Mapping[str, Operands]] | None = None,
     ) -> None:
         """Start empty.
 
@@ -31,7 +31,7 @@ class Preparation:
             arithmetic: of the target.
             moments: of the inputs of sites, by name, for levers that ask for them.
             chains: consumer of each site whose channels may be reordered, for the lever that does it.
-            adapted: what sites compute with in place of their own weights, where their scheme says `adapted`.
+            adapted: digest -> site -> what it computes with in place of its own weights, where its scheme has a digest.
         """
         self.arithmetic = arithmetic
         self._moments = moments or {}
@@ -50,11 +50,11 @@ class Preparation:
             TypeError: an operand is not float32.
             ValueError: the weight has another shape than at the site's first call; a lever asks for moments that are
                 not there.
-            KeyError: a scheme says `adapted`, and there are no trained weights of its site.
+            KeyError: a scheme names trained weights, and there are none of its site.
         """
         scheme = schemes[call.site]
-        if scheme.adapted:
-            operands = self._adapted[call.site]
+        if scheme.adapted is not None:
+            operands = self._adapted[scheme.adapted][call.site]
             call = replace(call, weight=operands.weight, bias=operands.bias)
         _check_float32(call)
         reordered = self._orders.of(call, schemes)

@@ -89,7 +89,7 @@ def store_weight(
 
 
 def store_bias(bias: Tensor, op: Op, scheme: Scheme) -> Tensor:
-    """Bias values on the card: bf16 for linear; a convolution's takes the format of its weights; apart it is fp32."""
+    """Bias values on the card: bf16; a convolution's shares exponents as its weights do; apart it is fp32."""
     if scheme.bias_apart:
         return bias
     if op != "linear" and scheme.weight in MAGNITUDE_BITS:

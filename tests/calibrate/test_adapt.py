@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from calibrate.adapt import Adaptation
-from calibrate.adapted import Adapted, Operands, Plan, StoredOperands, load_adapted, save_adapted
+from calibrate.adapted import Adapted, Operands, Plan, StoredAdaptations, adapted_file, load_adapted, save_adapted
 from calibrate.spectral_loss import SpectralLoss
 
 RATE = 8000
@@ -153,14 +153,16 @@ def test_a_plan_that_trains_nothing_is_refused(change):
 def test_trained_weights_come_back_from_their_file(tmp_path):
     weight = torch.randn(2, 3)
     written = Adapted({"a.b": Operands(weight, torch.ones(2)), "c": Operands(weight.T, None)}, 1.5, 0.5, 7, 2.25, PLAN)
-    path = tmp_path / "adapted.safetensors"
-    stored = StoredOperands(path)  # made before there is a file
+    path = tmp_path / adapted_file("0f")
+    stored = StoredAdaptations(tmp_path)  # made before there is a file
     save_adapted(written, path)
     read = load_adapted(path)
     assert (read.loss_before, read.loss_after, read.best_step, read.minutes, read.plan) == (1.5, 0.5, 7, 2.25, PLAN)
-    assert set(stored) == {"a.b", "c"}
-    assert len(stored) == 2
-    assert torch.equal(stored["a.b"].weight, weight)
+    assert list(stored) == ["0f"]
+    assert len(stored) == 1
+    assert torch.equal(stored["0f"]["a.b"].weight, weight)
+    with pytest.raises(KeyError, match="run the recipe again"):
+        stored["00"]
     assert torch.equal(read.operands["c"].weight, weight.T)
     assert read.operands["c"].bias is None
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

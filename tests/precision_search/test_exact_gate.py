@@ -21,12 +21,13 @@ from precision.policy import Policy, Scheme
 from precision.site import Site
 from precision.study import Study
 from precision_search.agreement import agreement, snr_db
+from precision_search.deciding import REPAIRS
 from precision_search.main import main
 from precision_search.progress import Progress
 from precision_search.renders import FOLDER
 from precision_search.report import write_report
 from precision_search.results import write_results
-from precision_search.run import REPAIRS, Found, run
+from precision_search.run import Found, run
 from precision_search.table import table
 from precision_search.wire import Setting, make_setting, read_recipe
 from voice.site_call import SiteCall
@@ -165,7 +166,7 @@ def test_a_policy_kept_fast_and_broken_exactly_is_repaired_exactly(setting, fast
 
 def test_what_no_repair_keeps_exactly_is_not_reported_as_kept(setting, fast, tmp_path, monkeypatch):
     enough = fast[2]["repairs"] + 2
-    monkeypatch.setattr("precision_search.run.REPAIRS", enough)
+    monkeypatch.setattr("precision_search.deciding.REPAIRS", enough)
     folder = begun(fast, tmp_path / "study")
     found, summary = search(setting, Target(Noisy(3.0, everywhere=True)), folder)
     assert summary["verdict"] == "broken"

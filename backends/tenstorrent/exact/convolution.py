@@ -27,7 +27,7 @@ def conv1d(
     Args:
         x: float32 [positions, channels], before it is stored as bf16.
         weight: float32 [out, channels, taps]; blocks of 16 that share an exponent lie along out.
-        bias: float32 [out], stored in the format of the weights, or None.
+        bias: float32 [out], stored in the format of the weights (as bf16 where those are fp32: not measured), or None.
         program: `in0_block_w` None is height-sharded (one block of K), a number block-sharded: see
             `convolution_registers`.
         weight_format: dtype of weights and bias on the card.
@@ -54,7 +54,9 @@ def conv1d(
     return convolution_registers(
         host_registers(windows.transpose(0, 2, 1), "bf16", program.dst16),
         host_registers(columns, weight_format, program.dst16).reshape(taps, channels, out),
-        None if bias is None else host_registers(bias, weight_format, program.dst16),
+        None
+        if bias is None
+        else host_registers(bias, "bf16" if weight_format == "fp32" else weight_format, program.dst16),
         program,
         tf32=not program.dst16 and weight_format == "fp32",
     )

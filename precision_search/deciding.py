@@ -1,0 +1,111 @@
+"""Deciding: what the search found, held against the clips held back until it holds there, to the bit."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from precision.search.driver import repair
+from precision.search.outcome import Outcome
+from precision.search.outcome import Progress as SearchProgress
+from precision.search.problem import Choice, Problem
+from precision_search.adaptation import SLACKS, Trained, target_of
+from precision_search.jury import Jury
+from precision_search.progress import Progress
+
+REPAIRS = 24
+"""Most policies tried in each arithmetic where the best of the search breaks on the clips held back."""
+TRAINED_REPAIRS = 4
+"""The same of a policy that weights were trained for: each site that is raised loses its training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A choice that was held against the clips held back."""
+
+    choice: Choice
+    kept: bool
+    """Whether every gate was kept there, in the exact arithmetic where the target has one."""
+    fast_repairs: int
+    exact_repairs: int
+    trained: Trained | None = None
+    """The weights it was heard with; None: the model's own."""
+
+
+def decide(problem: Problem, jury: Jury, outcome: Outcome, progress: Progress) -> Decided:
+    """The choice that is reported of a search: its best, repaired on the clips held back, or what came nearest.
+
+    What did not hold on the search's own clips is heard exactly too, and not repaired.
+    """
+    start = outcome.best or outcome.nearest
+    assert start is not None
+    return _held(problem, jury, start.choice, REPAIRS if outcome.best is not None else 0, progress)
+
+
+def cheaper_by_training(
+    problem: Problem, jury: Jury, untrained: Decided, train: Callable[..., Trained], progress: Progress
+) -> Decided:
+    """Train weights for choices a little beyond one that holds, until a cheaper one holds; the untrained if none does.
+
+    Each training begins where the one before ended.
+    """
+    if not untrained.kept:
+        progress.say("weights are not adapted: there is no policy that holds, from which to go on")
+        return untrained
+    predicted = problem.predicted(untrained.choice)
+    damage = {metric: value for metric, value in predicted.items() if metric in jury.searching.budgets}
+    trained: Trained | None = None
+    last = untrained.choice
+    for slack in SLACKS:
+        target = target_of(problem, damage, slack)
+        if target is None or target.choice == last or target.cost >= _cost(problem, untrained.choice):
+            continue
+        last, jury.trained = target.choice, None
+        trained = jury.trained = train(jury.policy_of(problem, target.choice), start=trained)
+        progress.begin("hearing what was trained")
+        if not jury.evaluate(target.choice, problem=problem, split="search", whole=True).kept:
+            continue
+        found = _held(problem, jury, target.choice, TRAINED_REPAIRS, progress)
+        if found.kept and _cost(problem, found.choice) < _cost(problem, untrained.choice):
+            return found
+    return untrained
+
+
+def _held(problem: Problem, jury: Jury, choice: Choice, repairs: int, progress: Progress) -> Decided:
+    """Repair a choice on the clips held back, first fast and then to the bit; 0 repairs: only hear it."""
+    fast_repairs, kept = 0, repairs > 0
+    if repairs:
+        progress.begin("holding the best against the clips held back", repairs)
+        choice, fast_repairs, kept = _repaired(problem, jury, choice, repairs, on_trial=lambda _: progress.step())
+    if jury.exact is None:
+        return Decided(choice, kept, fast_repairs, 0, jury.trained)
+    # Exact renders tell their progress by the clip.
+    choice, exact_repairs, holds = _repaired(problem, jury, choice, repairs if kept else 1, exactly=True)
+    return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)
+
+
+def _cost(problem: Problem, choice: Choice) -> float:
+    return math.fsum(problem.cost[site, option] for site, option in enumerate(choice))
+
+
+def _repaired(
+    problem: Problem,
+    jury: Jury,
+    choice: Choice,
+    evaluations: int,
+    *,
+    exactly: bool = False,
+    on_trial: Callable[[SearchProgress], None] | None = None,
+) -> tuple[Choice, int, bool]:
+    """Give the first choice that holds on the clips held back, or the nearest; the repairs it took; if it does hold."""
+    repaired = repair(
+        problem,
+        jury.held_back.budgets,
+        choice,
+        partial(jury.evaluate, problem=problem, split="held_back", whole=True, exactly=exactly),
+        evaluations=evaluations,
+        on_progress=on_trial,
+    )
+    final = repaired.best or repaired.nearest
+    assert final is not None
+    return final.choice, len(repaired.tried) - 1, repaired.best is not None
