@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import yaml
+
 COLUMNS = (
     "recipe",
     "card",
@@ -17,12 +19,14 @@ COLUMNS = (
 )
 
 
-def row(summary: dict) -> list[str]:
+def row(summary: dict, minimize: str) -> list[str]:
     value = {(gate["metric"], gate["over"]): gate["value"] for gate in summary["gates"]}
     broken = sum(not gate["kept"] for gate in summary["gates"])
     cost = summary["cost"]
     return [
-        f"`{summary['recipe']}`" + (", adapted" if summary["adaptation"] else ""),
+        f"`{summary['recipe']}`"
+        + (f", {minimize}" if minimize != "seconds" else "")
+        + (", adapted" if summary["adaptation"] else ""),
         summary["device"],
         (f"{len(summary['gates'])} kept" if not broken else f"{broken} of {len(summary['gates'])} broken")
         + (", to the bit" if summary["exact"] else ""),
@@ -40,7 +44,8 @@ def main() -> None:
     print("|---" * len(COLUMNS) + "|")
     for folder in sys.argv[1:]:
         summary = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
-        print("| " + " | ".join(row(summary)) + " |")
+        recipe = yaml.safe_load((Path(folder) / "recipe.yaml").read_text(encoding="utf-8"))
+        print("| " + " | ".join(row(summary, recipe["search"]["minimize"])) + " |")
 
 
 if __name__ == "__main__":

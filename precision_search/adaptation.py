@@ -1,8 +1,11 @@
 """Adaptation: weights trained for a policy that is too cheap by itself, until it sounds like the model again."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from backends.emulation.adaptation import adapt
 from backends.tenstorrent.numerics import read_input
@@ -11,8 +14,8 @@ from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Policy
 from precision.search.budget import BudgetError
-from precision.search.problem import Problem
-from precision.search.solve import Solution, solve
+from precision.search.problem import Choice, Problem
+from precision.search.solve import solve
 from precision.study import Study
 from precision_search.progress import Progress
 from precision_search.wire import Setting, SetupError
@@ -22,6 +25,9 @@ from voice.model import AdaptableVoice
 SLACKS = (1.5, 1.25, 1.12)
 """Foretold damage of the policies that weights are trained for, over that of the best one without training; the first
 that holds is taken. Training takes a tenth to a fifth off the distances that add, and more off gain and pauses."""
+
+NEAR = 1.003
+"""Costs this near to each other count as the same where weights are trained for the less damaging."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,35 @@ class Trained:
     """Name of the scheme that each trained site was trained for."""
 
 
-def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Solution | None:
-    """The cheapest choice foretold to damage at most `slack` times as much; None where there is none."""
+def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Choice | None:
+    """A choice as cheap as any foretold to damage `slack` times as much, and of those that damages least.
+
+    Cheapness that costs next to nothing to give up (storage, where passes are counted) would be damage for nothing.
+
+    Args:
+        problem: costs, and damages of single sites without training.
+        damage: of each metric that counts, above 0 where it is to mean anything.
+        slack: 1 or more.
+
+    Returns:
+        One option a site, or None where nothing damages as little as that.
+    """
     try:
-        return solve(problem, {metric: value * slack for metric, value in damage.items()})[0]
+        cheapest = solve(problem, {metric: value * slack for metric, value in damage.items()})[0]
     except BudgetError:
         return None
+    scales = np.array([damage.get(metric, np.inf) or np.inf for metric in problem.metrics])
+    power = np.square(problem.damage / scales[:, None, None]).sum(axis=0)
+    # Damages add by their squares, so that roots of costs add to a cost.
+    turned = Problem(
+        sites=problem.sites,
+        options=problem.options,
+        metrics=("cost",),
+        cost=np.where(np.isinf(problem.cost), np.inf, power),
+        damage=np.sqrt(problem.cost)[None],
+        groups=problem.groups,
+    )
+    return solve(turned, {"cost": math.sqrt(cheapest.cost * NEAR)})[0].choice
 
 
 def adapt_weights(

@@ -58,14 +58,14 @@ def cheaper_by_training(
     last = untrained.choice
     for slack in SLACKS:
         target = target_of(problem, damage, slack)
-        if target is None or target.choice == last or target.cost >= _cost(problem, untrained.choice):
+        if target is None or target == last or _cost(problem, target) >= _cost(problem, untrained.choice):
             continue
-        last, jury.trained = target.choice, None
-        trained = jury.trained = train(jury.policy_of(problem, target.choice), start=trained)
+        last, jury.trained = target, None
+        trained = jury.trained = train(jury.policy_of(problem, target), start=trained)
         progress.begin("hearing what was trained")
-        if not jury.evaluate(target.choice, problem=problem, split="search", whole=True).kept:
+        if not jury.evaluate(target, problem=problem, split="search", whole=True).kept:
             continue
-        found = _held(problem, jury, target.choice, TRAINED_REPAIRS, progress)
+        found = _held(problem, jury, target, TRAINED_REPAIRS, progress)
         if found.kept and _cost(problem, found.choice) < _cost(problem, untrained.choice):
             return found
     return untrained
