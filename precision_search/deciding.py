@@ -1,6 +1,5 @@
 """Deciding: what the search found, held against the clips held back until it holds there, to the bit."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,13 +51,13 @@ def cheaper_by_training(
     if not untrained.kept:
         progress.say("weights are not adapted: there is no policy that holds, from which to go on")
         return untrained
-    predicted = problem.predicted(untrained.choice)
+    held_cost, predicted = problem.total_cost(untrained.choice), problem.predicted(untrained.choice)
     damage = {metric: value for metric, value in predicted.items() if metric in jury.searching.budgets}
     trained: Trained | None = None
     last = untrained.choice
     for slack in SLACKS:
         target = target_of(problem, damage, slack)
-        if target is None or target == last or _cost(problem, target) >= _cost(problem, untrained.choice):
+        if target is None or target == last or problem.total_cost(target) >= held_cost:
             continue
         last, jury.trained = target, None
         trained = jury.trained = train(jury.policy_of(problem, target), start=trained)
@@ -66,7 +65,7 @@ def cheaper_by_training(
         if not jury.evaluate(target, problem=problem, split="search", whole=True).kept:
             continue
         found = _held(problem, jury, target, TRAINED_REPAIRS, progress)
-        if found.kept and _cost(problem, found.choice) < _cost(problem, untrained.choice):
+        if found.kept and problem.total_cost(found.choice) < held_cost:
             return found
     return untrained
 
@@ -82,10 +81,6 @@ def _held(problem: Problem, jury: Jury, choice: Choice, repairs: int, progress: 
     # Exact renders tell their progress by the clip.
     choice, exact_repairs, holds = _repaired(problem, jury, choice, repairs if kept else 1, exactly=True)
     return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)
-
-
-def _cost(problem: Problem, choice: Choice) -> float:
-    return math.fsum(problem.cost[site, option] for site, option in enumerate(choice))
 
 
 def _repaired(

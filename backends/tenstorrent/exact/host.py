@@ -3,6 +3,8 @@
 Source: the ttnn 0.81.1 wheel, measured. `definition/packing.py` says the same one value at a time.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
@@ -79,13 +81,7 @@ def host_decode(exponents: NDArray[np.uint8], codes: NDArray[np.uint8], fmt: str
     Raises:
         ValueError: another format, or shapes that do not go together.
     """
-    lift = 7 - magnitude_bits(fmt)
-    check_packed(exponents, codes)
-    blocks = to_blocks(codes)
-    shared = np.ascontiguousarray(exponents).reshape(-1)
-    patterns = np.empty(blocks.shape, np.uint32)
-    run_chunks(lambda i, j: _decode_blocks(shared[i:j], blocks[i:j], patterns[i:j], lift), len(blocks), _CHUNK)
-    return from_blocks(patterns.view(np.float32), codes.shape)
+    return run_packed(_decode_blocks, exponents, codes, fmt)
 
 
 def host_round(x: ArrayLike, fmt: str, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -121,17 +117,25 @@ def host_round(x: ArrayLike, fmt: str, out: NDArray[np.float32] | None = None) -
     return out
 
 
-def check_packed(exponents: NDArray[np.uint8], codes: NDArray[np.uint8]) -> None:
-    """Refuse exponents and codes that are not uint8 or not of the same blocks.
+def run_packed(
+    kernel: Callable[..., None], exponents: NDArray[np.uint8], codes: NDArray[np.uint8], fmt: str
+) -> NDArray[np.float32]:
+    """Turn blocks of codes into float32 [..., n]; the kernel takes (exponents, codes [b, 16], patterns [b, 16], lift).
 
     Raises:
-        ValueError: so it is.
+        ValueError: another format than bfp8_b or bfp4_b; exponents and codes not uint8, or not of the same blocks.
     """
+    lift = 7 - magnitude_bits(fmt)
     if exponents.dtype != np.uint8 or codes.dtype != np.uint8:
         raise ValueError(f"exponents and codes are uint8, got {exponents.dtype} and {codes.dtype}")
     wanted = (*codes.shape[:-1], count_blocks(codes.shape[-1])) if codes.ndim else ()
     if codes.ndim == 0 or exponents.shape != wanted:
         raise ValueError(f"codes {codes.shape} go with exponents {wanted}, got {exponents.shape}")
+    blocks = to_blocks(codes)
+    shared = np.ascontiguousarray(exponents).reshape(-1)
+    patterns = np.empty(blocks.shape, np.uint32)
+    run_chunks(lambda i, j: kernel(shared[i:j], blocks[i:j], patterns[i:j], lift), len(blocks), _CHUNK)
+    return from_blocks(patterns.view(np.float32), codes.shape)
 
 
 def _rounding(width: int) -> tuple[np.float32, np.float32]:

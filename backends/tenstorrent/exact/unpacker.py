@@ -8,9 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from backends.tenstorrent.exact.host import check_packed
+from backends.tenstorrent.exact.host import run_packed
 from backends.tenstorrent.exact.threads import run_chunks
-from backends.tenstorrent.exact.tiles import from_blocks, magnitude_bits, to_blocks
 
 _CHUNK = 8192
 
@@ -31,13 +30,7 @@ def unpack_bfp(exponents: NDArray[np.uint8], codes: NDArray[np.uint8], fmt: str)
     Raises:
         ValueError: another format, or shapes that do not go together.
     """
-    lift = 7 - magnitude_bits(fmt)
-    check_packed(exponents, codes)
-    blocks = to_blocks(codes)
-    shared = np.ascontiguousarray(exponents).reshape(-1)
-    patterns = np.empty(blocks.shape, np.uint32)
-    run_chunks(lambda i, j: _unpack_blocks(shared[i:j], blocks[i:j], patterns[i:j], lift), len(blocks), _CHUNK)
-    return from_blocks(patterns.view(np.float32), codes.shape)
+    return run_packed(_unpack_blocks, exponents, codes, fmt)
 
 
 def unpack_tf32(x: ArrayLike) -> NDArray[np.float32]:
