@@ -7,7 +7,7 @@ import numpy as np
 
 from audio_eval.clip import Clip, Samples, UndefinedScore
 from audio_eval.statistics import lower_bound, upper_bound
-from audio_eval.suite import COST_RANK, ReferenceClip, known_metrics
+from audio_eval.suite import COST_RANK, Material, ReferenceClip, common, known_metrics
 from precision.gates import Gate, Verdict
 
 
@@ -77,9 +77,7 @@ def judge(gates: Sequence[Gate], scores: Sequence[Mapping[str, float]], *, seed:
     return tuple(Verdict(gate, aggregate(gate, [clip[gate.metric] for clip in scores], seed=seed)) for gate in gates)
 
 
-def judgeable(
-    gates: Sequence[Gate], *, sample_rate_hz: int, has_natural: bool
-) -> tuple[tuple[Gate, ...], tuple[Unjudged, ...]]:
+def judgeable(gates: Sequence[Gate], material: Material) -> tuple[tuple[Gate, ...], tuple[Unjudged, ...]]:
     """The gates that apply to such clips, and those that do not with the reason.
 
     Raises:
@@ -88,7 +86,7 @@ def judgeable(
     kept: list[Gate] = []
     left: list[Unjudged] = []
     for gate, metric in zip(gates, known_metrics(gate.metric for gate in gates), strict=True):
-        reason = metric.inapplicable(sample_rate_hz, has_natural=has_natural)
+        reason = metric.inapplicable(material)
         if reason is None:
             kept.append(gate)
         else:
@@ -125,8 +123,7 @@ def judge_in_order(
             f"references and degraded clips must be as many and of one rate, "
             f"got {len(references)} at {rates} Hz and {len(degraded)}"
         )
-    natural = all(reference.natural is not None for reference in references)
-    chosen, unjudged = judgeable(gates, sample_rate_hz=rates[0], has_natural=natural)
+    chosen, unjudged = judgeable(gates, common([reference.material for reference in references]))
     clips = [Clip(samples, rates[0]) for samples in degraded]
     scores: list[dict[str, float]] = [{} for _ in clips]
     verdicts: list[Verdict] = []

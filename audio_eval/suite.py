@@ -1,12 +1,28 @@
 """Suite: the table of all metrics, cheap to dear, and scoring a clip with several at once."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from audio_eval import guards, perceptual, phase, pitch, spectra
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
+from audio_eval.output import Logits, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What there is of clips that are to be judged."""
+
+    sample_rate_hz: int
+    has_natural: bool
+    """Whether every clip has a natural recording beside it."""
+    has_sound: bool = True
+    heads: tuple[str, ...] = ()
+    """Names of the model's token heads."""
+    free: bool = False
+    """Whether nothing was forced on the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +35,38 @@ class Metric:
     better: Literal["higher", "lower"]
     needs_natural: bool = False
     additive: bool = False
-    """Amplitude-like: over sites whose errors are independent its square adds."""
+    """Over sites whose errors are independent its square adds; where it is a power, it adds itself."""
+    power: bool = False
+    """Grows as the square of a small error, as a divergence does."""
     above_hz: int = 0
     """Defined at sample rates above this only."""
+    heads: str = ""
+    """Judged on the logits of heads of this kind, `text` or `audio`, and not on sound."""
+    free: bool = False
+    """Judged on renders with nothing forced on the model, whose lengths may differ; and on no others."""
 
-    def inapplicable(self, sample_rate_hz: int, *, has_natural: bool) -> str | None:
+    def amplitude(self, value: float) -> float:
+        """The value on the scale on which a search adds squares."""
+        return math.sqrt(value) if self.power else value
+
+    def of_amplitude(self, amplitude: float) -> float:
+        """The value that has this amplitude."""
+        return amplitude**2 if self.power else amplitude
+
+    def inapplicable(self, material: Material) -> str | None:
         """Why the metric says nothing about such clips, or None where it applies."""
-        if sample_rate_hz <= self.above_hz:
-            return f"{self.name} needs a sample rate above {self.above_hz} Hz, the clips have {sample_rate_hz} Hz"
-        if self.needs_natural and not has_natural:
+        if self.free != material.free:
+            return f"{self.name} hears renders with {'nothing' if self.free else 'durations and tokens'} forced"
+        if self.heads:
+            named = any(head.partition(".")[0] == self.heads for head in material.heads)
+            return None if named else f"the model has no {self.heads} tokens"
+        if not material.has_sound:
+            return "the model makes no sound"
+        if material.sample_rate_hz <= self.above_hz:
+            return (
+                f"{self.name} needs a sample rate above {self.above_hz} Hz, the clips have {material.sample_rate_hz} Hz"
+            )
+        if self.needs_natural and not material.has_natural:
             return f"{self.name} needs the natural recording of every clip"
         return None
 
@@ -85,51 +124,88 @@ class ReferenceClip:
     About 2 MB a second of audio are kept once everything was asked for.
 
     Args:
-        reference: float32 or float64 [time] in -1..1.
+        reference: float32 or float64 [time] in -1..1, or an Output with that, logits or both.
         sample_rate_hz: of all clips.
         natural: the recording that the reference imitates, of equal length, where there is one.
+        free: nothing was forced on the model.
     """
 
-    reference: Samples
+    reference: Samples | Output
     sample_rate_hz: int
     natural: Samples | None = None
-    _clip: Clip = field(init=False, repr=False)
+    free: bool = False
+    _clip: Clip | None = field(init=False, repr=False)
     _natural: Clip | None = field(init=False, repr=False)
+    _logits: Logits = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        samples, logits = _parts(self.reference)
         natural = None if self.natural is None else Clip(self.natural, self.sample_rate_hz)
-        object.__setattr__(self, "_clip", Clip(self.reference, self.sample_rate_hz))
+        object.__setattr__(self, "_clip", None if samples is None else as_clip(samples, self.sample_rate_hz))
         object.__setattr__(self, "_natural", natural)
+        object.__setattr__(self, "_logits", logits)
 
-    def score(self, degraded: Samples | Clip, metrics: Iterable[str]) -> dict[str, float]:
+    @property
+    def material(self) -> Material:
+        """What there is to judge by."""
+        return Material(
+            self.sample_rate_hz,
+            has_natural=self._natural is not None,
+            has_sound=self._clip is not None,
+            heads=tuple(self._logits),
+            free=self.free,
+        )
+
+    def score(self, degraded: Samples | Clip | Output, metrics: Iterable[str]) -> dict[str, float]:
         """Score of every metric named, by name.
+
+        To score several metrics one by one give a Clip, or an Output of one: it remembers what was computed from it.
 
         Raises:
             ValueError: an unknown name.
             UndefinedScore: a metric has no value for this pair; the text names it.
         """
         chosen = known_metrics(metrics)
-        clip = as_clip(degraded, self.sample_rate_hz)
+        samples, logits = _parts(degraded)
+        clip = None if samples is None else as_clip(samples, self.sample_rate_hz)
         scores: dict[str, float] = {}
         for metric in chosen:
-            reason = metric.inapplicable(self.sample_rate_hz, has_natural=self._natural is not None)
-            if reason is not None:
-                raise UndefinedScore(reason)
             try:
-                if metric.needs_natural:
-                    scores[metric.name] = metric.function(
-                        reference=self._clip,
-                        degraded=clip,
-                        natural=self._natural,
-                        sample_rate_hz=self.sample_rate_hz,
-                    )
-                else:
-                    scores[metric.name] = metric.function(
-                        reference=self._clip, degraded=clip, sample_rate_hz=self.sample_rate_hz
-                    )
+                reason = metric.inapplicable(self.material)
+                if reason is not None:
+                    raise UndefinedScore(reason)
+                scores[metric.name] = self._score(metric, clip, logits)
             except UndefinedScore as fault:
                 raise UndefinedScore(f"{metric.name}: {fault}") from fault
         return scores
+
+    def _score(self, metric: Metric, clip: Clip | None, logits: Logits) -> float:
+        if metric.heads:
+            reference, degraded = (_of_kind(found, metric.heads) for found in (self._logits, logits))
+            return metric.function(reference=reference, degraded=degraded)
+        if clip is None:
+            raise UndefinedScore("the degraded clip has no sound")
+        given = {"natural": self._natural} if metric.needs_natural else {}
+        return metric.function(reference=self._clip, degraded=clip, sample_rate_hz=self.sample_rate_hz, **given)
+
+
+def _parts(output: Samples | Clip | Output) -> tuple[Samples | Clip | None, Logits]:
+    return (output.samples, output.logits) if isinstance(output, Output) else (output, {})
+
+
+def _of_kind(logits: Logits, kind: str) -> Logits:
+    return {head: values for head, values in logits.items() if head.partition(".")[0] == kind}
+
+
+def common(materials: Sequence[Material]) -> Material:
+    """What all of some clips of one rate have."""
+    return Material(
+        materials[0].sample_rate_hz,
+        has_natural=all(material.has_natural for material in materials),
+        has_sound=all(material.has_sound for material in materials),
+        heads=tuple(head for head in materials[0].heads if all(head in material.heads for material in materials)),
+        free=all(material.free for material in materials),
+    )
 
 
 def score(

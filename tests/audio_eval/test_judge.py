@@ -3,7 +3,7 @@ import pytest
 
 from audio_eval.judge import judge, judge_in_order, judgeable
 from audio_eval.profiles import PROFILES
-from audio_eval.suite import ReferenceClip
+from audio_eval.suite import Material, ReferenceClip
 from precision.gates import Gate
 
 RATE = 22050
@@ -43,11 +43,11 @@ def test_nan_breaks_and_missing_scores_raise():
 
 
 def test_what_does_not_apply_is_set_aside_with_the_reason():
-    gates, left = judgeable(PROFILES["transparent"], sample_rate_hz=16000, has_natural=False)
+    gates, left = judgeable(PROFILES["transparent"], Material(16000, has_natural=False))
     assert {unjudged.gate.metric for unjudged in left} == {"lsd_high_db", "pesq_change"}
     assert all(unjudged.gate.metric in unjudged.reason for unjudged in left)
     assert len(gates) + len(left) == len(PROFILES["transparent"])
-    assert judgeable(PROFILES["8bit"], sample_rate_hz=RATE, has_natural=True)[1] == ()
+    assert judgeable(PROFILES["8bit"], Material(RATE, has_natural=True))[1] == ()
 
 
 def test_identity_keeps_every_gate_of_every_profile(references):

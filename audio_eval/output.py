@@ -1,0 +1,34 @@
+"""Output: what a model made of one clip, as numpy arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from audio_eval.clip import Clip, Samples, as_clip
+
+Logits = Mapping[str, npt.NDArray[np.float32]]
+"""Head -> [steps, vocabulary], each step given the same tokens before it: `text`, or `text.NAME`, and `audio.0`,
+`audio.1` ... for codebooks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """Sound, logits of token heads, or both."""
+
+    samples: Samples | Clip | None
+    """[time] in -1..1; None for a model that makes no sound."""
+    logits: Logits = field(default_factory=dict)
+
+    def clip(self, sample_rate_hz: int) -> "Output":
+        """The same, its samples as a Clip that remembers what metrics compute from it."""
+        return self if self.samples is None else Output(as_clip(self.samples, sample_rate_hz), self.logits)
+
+    @property
+    def signal(self) -> Samples:
+        """The samples, or where there are none all logits in a row: one vector to take a difference of."""
+        if self.samples is not None:
+            return self.samples.samples if isinstance(self.samples, Clip) else self.samples
+        whole: Samples = np.concatenate([self.logits[head].ravel() for head in sorted(self.logits)])
+        return whole
