@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from precision.document import Document
-from precision.gates import Gate
+from precision.gates import BOUNDS, Gate
 from precision.mistakes import Mistake, Path, nearest, path_text, shown, unknown_name
 
 Promise = tuple[str, str, str]
@@ -120,7 +120,7 @@ def _sides(path: Path, entry: Any) -> Iterator[Mistake]:
 
 
 def _bounds(document: Document, promises: Collection[Promise]) -> Iterator[Mistake]:
-    bounded = sorted({metric for metric, over, _ in promises if over in ("lower_bound", "upper_bound")})
+    bounded = sorted({metric for metric, over, _ in promises if over in BOUNDS})
     for path, clips in document.walk("data", "held_back"):
         if clips == 1 and bounded:
             said = (

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Over = Literal["mean", "worst", "lower_bound", "upper_bound"]
-"""How one number is made of the scores of several clips. `worst` is the lowest where the gate sets a minimum and the
-highest where it sets a maximum; the bounds are one-sided 95 % confidence bounds of the mean."""
+Over = Literal["mean", "worst", "tail", "lower_bound", "upper_bound"]
+"""How one number is made of the scores of several clips. The bad side is the low one where the gate sets a minimum and
+the high one where it sets a maximum. `worst` is the last score on it, `tail` the 5 % quantile from it: between the
+worst and the second worst of up to 21 clips. The bounds are one-sided 95 % confidence bounds of the mean."""
+BOUNDS: tuple[Over, ...] = ("lower_bound", "upper_bound")
+"""Those that need two clips: one says nothing of how clips scatter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class GateEntry:
     metric: Annotated[Text, Field(title="Metric")]
     """Name of a metric."""
     over: Annotated[Over, Field(title="Over the clips")] = "mean"
-    """The mean of the clips, the worst of them, or a one-sided 95 % confidence bound of the mean."""
+    """The mean of the clips, the worst, their 5 % quantile on the bad side, or a one-sided 95 % bound of the mean."""
     min: Annotated[Number | None, Field(title="Minimum")] = None
     """The least value that keeps the promise, in the metric's unit."""
     max: Annotated[Number | None, Field(title="Maximum")] = None
