@@ -94,6 +94,20 @@ def judgeable(gates: Sequence[Gate], material: Material) -> tuple[tuple[Gate, ..
     return tuple(kept), tuple(left)
 
 
+def stages(gates: Sequence[Gate]) -> tuple[tuple[str, ...], ...]:
+    """The metrics of gates in the order in which they are worth asking: all cheap ones, then each dear one by itself.
+
+    Each metric once, from cheap to dear within a stage, too; no stage is empty.
+
+    Raises:
+        ValueError: a gate on a metric that is not in the suite.
+    """
+    metrics = sorted(known_metrics({gate.metric for gate in gates}), key=lambda metric: COST_RANK[metric.name])
+    cheap = tuple(metric.name for metric in metrics if not metric.dear)
+    dear = tuple((metric.name,) for metric in metrics if metric.dear)
+    return (cheap, *dear) if cheap else dear
+
+
 def judge_in_order(
     gates: Sequence[Gate],
     references: Sequence[ReferenceClip],

@@ -38,6 +38,8 @@ class Metric:
     """Over sites whose errors are independent its square adds; where it is a power, it adds itself."""
     power: bool = False
     """Grows as the square of a small error, as a divergence does."""
+    dear: bool = False
+    """Costs about as much as all the cheap ones together: judged by itself, and only once those are kept."""
     above_hz: int = 0
     """Defined at sample rates above this only."""
     heads: str = ""
@@ -92,11 +94,11 @@ _TABLE = (
     Metric("log_magnitude", spectra.log_magnitude, "neper", "lower"),
     Metric("f0_cents", pitch.f0_cents, "cents", "lower"),
     Metric("voicing_error", pitch.voicing_error, "share", "lower"),
-    Metric("pesq_nb", perceptual.pesq_nb, "MOS-LQO", "higher"),
-    Metric("pesq_wb", perceptual.pesq_parity, "MOS-LQO", "higher", above_hz=15999),
-    Metric("stoi", perceptual.stoi, "share", "higher"),
-    Metric("estoi", perceptual.estoi, "share", "higher"),
-    Metric("pesq_change", perceptual.pesq_change, "MOS-LQO", "higher", needs_natural=True, above_hz=15999),
+    Metric("stoi", perceptual.stoi, "share", "higher", dear=True),
+    Metric("estoi", perceptual.estoi, "share", "higher", dear=True),
+    Metric("pesq_nb", perceptual.pesq_nb, "MOS-LQO", "higher", dear=True),
+    Metric("pesq_wb", perceptual.pesq_parity, "MOS-LQO", "higher", dear=True, above_hz=15999),
+    Metric("pesq_change", perceptual.pesq_change, "MOS-LQO", "higher", dear=True, needs_natural=True, above_hz=15999),
 )
 METRICS: MappingProxyType[str, Metric] = MappingProxyType({metric.name: metric for metric in _TABLE})
 """Every metric by name, in the order of their cost."""
