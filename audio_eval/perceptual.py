@@ -8,6 +8,7 @@ All need finite clips of one length and a reference that is not silent, or raise
 
 import itertools
 import math
+import threading
 import warnings
 
 import numpy as np
@@ -26,6 +27,8 @@ STOI_HZ = 10000
 SHORTEST_STOI_SECONDS = 0.4
 PARITY_SILENCE_SECONDS = 0.5
 CHANGE_SILENCE_SECONDS = (0.3, 0.41, 0.5)
+_ALONE = threading.Lock()
+"""Held by pystoi: numpy's global generator and the filters of warnings belong to all threads."""
 
 
 def _resampled(clip: Clip, rate: int) -> npt.NDArray[np.float32]:
@@ -119,16 +122,16 @@ def _stoi(reference: Clip, degraded: Clip, *, extended: bool) -> float:
     first = reference.once("stoi samples", lambda: _resampled_for_stoi(reference))
     second = degraded.once("stoi samples", lambda: _resampled_for_stoi(degraded))
     # ESTOI draws noise of the size of rounding from the global generator: fix it, and leave no trace.
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)
+    with _ALONE, warnings.catch_warnings():
+        state = np.random.get_state()
+        np.random.seed(0)
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
             score = float(pystoi.stoi(first, second, STOI_HZ, extended=extended))
-    except RuntimeWarning as fault:
-        raise UndefinedScore(f"STOI has no score: {fault}; use a clip with more speech in it") from fault
-    finally:
-        np.random.set_state(state)
+        except RuntimeWarning as fault:
+            raise UndefinedScore(f"STOI has no score: {fault}; use a clip with more speech in it") from fault
+        finally:
+            np.random.set_state(state)
     if not math.isfinite(score):
         raise UndefinedScore("STOI gave NaN for these clips")
     return score
