@@ -239,7 +239,6 @@ class Summary:
     """What the clips say of one metric, all in its unit; every number is NaN where a score is NaN or Inf."""
 
     clips: int
-    better: Better
     mean: float
     worst: float
     tail: float
@@ -265,12 +264,12 @@ def describe(scores: Scores, better: Better, *, seed: int = 0) -> Summary:
     nan = float("nan")
     bad_end = tail(values, better)  # refuses no scores
     if not np.all(np.isfinite(values)):
-        return Summary(len(values), better, nan, nan, nan, nan, nan, nan)
+        return Summary(len(values), nan, nan, nan, nan, nan, nan)
     spread = (nan, nan, nan)
     if len(values) > 1:
         spread = (lower_bound(values, seed=seed), upper_bound(values, seed=seed), resolvable_change(values))
     worst = values.min() if better == "higher" else values.max()
-    return Summary(len(values), better, float(values.mean()), float(worst), bad_end, *spread)
+    return Summary(len(values), float(values.mean()), float(worst), bad_end, *spread)
 
 
 def _plain(found: NonInferiority | Summary) -> dict[str, Any]:
