@@ -12,7 +12,7 @@ from precision.document import Document, YamlError, dump
 from precision.gates import Gate
 from precision.mistakes import Mistake, RecipeError, shown
 from precision.policy import Scheme
-from precision.schema import plain, validate
+from precision.schema import plain, validate, validate_gates
 from precision.sections import (
     AdaptSection,
     CalibrateSection,
@@ -28,7 +28,7 @@ from precision.sections import (
     TargetSection,
 )
 
-__all__ = ["Known", "Recipe", "RecipeError", "load_recipe"]
+__all__ = ["Known", "Recipe", "RecipeError", "load_gates", "load_recipe"]
 
 _LARGEST = 1 << 20  # characters; a recipe takes a few thousand
 
@@ -157,7 +157,40 @@ def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ())
         said = f"got {shown(document.data)}, must be a mapping of version, name, model and so on{hint}"
         raise RecipeError(label, document.told([*document.mistakes, Mistake((), said)]))
     written, mistakes = validate(document.data)
-    mistakes = [*document.mistakes, *mistakes]
+    mistakes = _checked(document, [*document.mistakes, *mistakes], known)
+    if mistakes or written is None:
+        raise RecipeError(label, document.told(mistakes))
+    schemes = tuple(_scheme(name, entry) for name, entry in written.schemes.items())
+    return Recipe(written, schemes, _gates(written.gates, known.profiles))
+
+
+def load_gates(source: str | Path, known: Known) -> tuple[Gate, ...]:
+    """Read the gates of a file that need hold nothing else: its key `gates`, as recipes have it; a recipe will do.
+
+    Args:
+        source: a Path is a file to read; a str is the YAML itself.
+        known: the metrics and profiles that may be used.
+
+    Raises:
+        RecipeError: the file cannot be read, is not YAML, has no gates, or mistakes in them: one message names them
+            all.
+    """
+    label = str(source) if isinstance(source, Path) else "gates"
+    document = _read(source, label)
+    if not isinstance(document.data, dict) or "gates" not in document.data:
+        said = f"got {shown(document.data)}, must be a mapping with the key gates, as a recipe has it"
+        raise RecipeError(label, document.told([Mistake((), said)]))
+    document.data = {"gates": document.data["gates"]}
+    written, mistakes = validate_gates(document.data)
+    twice = [mistake for mistake in document.mistakes if mistake.path[:1] == ("gates",)]
+    mistakes = _checked(document, [*twice, *mistakes], known)
+    if mistakes or written is None:
+        raise RecipeError(label, document.told(mistakes))
+    return _gates(written.gates, known.profiles)
+
+
+def _checked(document: Document, mistakes: list[Mistake], known: Known) -> list[Mistake]:
+    """The mistakes, and with them those that the schema does not see."""
     # A value the schema has refused needs no second complaint.
     refused = {mistake.path for mistake in mistakes}
     names = {
@@ -167,12 +200,8 @@ def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ())
         "profile": known.profiles,
         "format": known.formats,
     }
-    mistakes += [m for m in checks.names(document, names) if m.path not in refused]
-    mistakes += [m for m in checks.rules(document, known.profiles) if m.path not in refused]
-    if mistakes or written is None:
-        raise RecipeError(label, document.told(mistakes))
-    schemes = tuple(_scheme(name, entry) for name, entry in written.schemes.items())
-    return Recipe(written, schemes, _gates(written.gates, known.profiles))
+    found = [*checks.names(document, names), *checks.rules(document, known.profiles)]
+    return [*mistakes, *(mistake for mistake in found if mistake.path not in refused)]
 
 
 def _read(source: str | Path, label: str) -> Document:

@@ -9,15 +9,17 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from precision import mistakes
 from precision.mistakes import Mistake
-from precision.sections import RecipeFile
+from precision.sections import GatesFile, RecipeFile
 
 _ADAPTER = TypeAdapter(RecipeFile)
+_GATES = TypeAdapter(GatesFile)
+T = TypeVar("T")
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -32,8 +34,17 @@ def schema_text() -> str:
 
 def validate(data: object) -> tuple[RecipeFile | None, list[Mistake]]:
     """Check plain data against the layout: the file, or None and everything that is wrong."""
+    return _validated(_ADAPTER, data)
+
+
+def validate_gates(data: object) -> tuple[GatesFile | None, list[Mistake]]:
+    """Check plain data that holds nothing but the `gates` of a recipe."""
+    return _validated(_GATES, data)
+
+
+def _validated(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[Mistake]]:
     try:
-        return _ADAPTER.validate_python(data), []
+        return adapter.validate_python(data), []
     except ValidationError as error:
         found = error.errors(include_url=False)
     listed = []

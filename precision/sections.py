@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AllowInfNan, ConfigDict, Discriminator, Field, Strict, Tag
 
@@ -195,6 +195,24 @@ def _gates_form(gates: object) -> str | None:
     return "<profile>" if isinstance(gates, Mapping | GatesSection) else None
 
 
+WrittenGates: TypeAlias = Annotated[
+    Annotated[tuple[GateEntry, ...], Field(title="Gates", min_length=1), Tag("<list>")]
+    | Annotated[GatesSection, Tag("<profile>")],
+    Field(title="Gates"),
+    Discriminator(_gates_form),
+]
+"""A list of gates, or a profile with changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatesFile:
+    """Gates alone, for clips that no recipe made."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    gates: WrittenGates
+    """What must hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
     """One search: a model, a card, what may be chosen, and what must still hold."""
@@ -218,12 +236,7 @@ class RecipeFile:
     """The scheme that is the yardstick."""
     space: Annotated[tuple[Rule, ...], Field(title="Space", min_length=1)]
     """Which site may choose what: the first rule that matches holds, every site matches one, every rule is used."""
-    gates: Annotated[
-        Annotated[tuple[GateEntry, ...], Field(title="Gates", min_length=1), Tag("<list>")]
-        | Annotated[GatesSection, Tag("<profile>")],
-        Field(title="Gates"),
-        Discriminator(_gates_form),
-    ]
+    gates: WrittenGates
     """What must hold on the clips held back."""
     search: Annotated[SearchSection, Field(title="Search")]
     """How much is tried, and for what."""

@@ -7,10 +7,11 @@ import pytest
 
 from precision.candidate import verdict_line
 from precision.gates import BOUNDS, Gate, Over, Verdict
-from precision.recipe import Known, RecipeError, load_recipe
+from precision.recipe import Known, RecipeError, load_gates, load_recipe
 from precision.schema import recipe_schema
 
-KNOWN = Known(models=("m",), devices=("l40s",), metrics=("lsd_db",), profiles={})
+PROFILE = (Gate("lsd_db", max=2.5), Gate("estoi", min=0.99))
+KNOWN = Known(models=("m",), devices=("l40s",), metrics=("lsd_db", "estoi"), profiles={"transparent": PROFILE})
 RECIPE = """
 version: 1
 name: tail
@@ -52,3 +53,37 @@ def test_only_a_bound_needs_two_clips(over):
             load_recipe(text, KNOWN)
     else:
         assert load_recipe(text, KNOWN).gates == (Gate("lsd_db", over, max=3.0),)
+
+
+def test_gates_may_stand_in_a_file_of_their_own():
+    listed = "gates: [{metric: lsd_db, over: tail, max: 3.0}, {metric: estoi, min: 0.9}]"
+    assert load_gates(listed, KNOWN) == (Gate("lsd_db", "tail", max=3.0), Gate("estoi", min=0.9))
+    changed = "gates: {profile: transparent, replace: [{metric: lsd_db, max: 1}], add: [{metric: estoi, max: 2}]}"
+    assert load_gates(changed, KNOWN) == (Gate("lsd_db", max=1.0), PROFILE[1], Gate("estoi", max=2.0))
+
+
+def test_a_recipe_will_do_for_its_gates(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(over="worst").replace("device: l40s", "device: unknown"))
+    assert load_gates(path, KNOWN) == (Gate("lsd_db", "worst", max=3.0),)
+
+
+def test_every_mistake_of_a_gates_file_is_told_at_once():
+    with pytest.raises(RecipeError) as caught:
+        load_gates(
+            "gates:\n  - {metric: lsd, max: 1}\n  - {metric: estoi}\n  - {metric: estoi, over: tale, min: 1}", KNOWN
+        )
+    lines = caught.value.lines
+    for start, part in {
+        "gates[0].metric (line 2): got 'lsd'": "did you mean 'lsd_db'?",
+        "gates[1] (line 3): got neither min nor max": "exactly one",
+        "gates[2].over (line 4): got 'tale'": "did you mean 'tail'?",
+    }.items():
+        assert [line for line in lines if line.startswith(start) and part in line], (start, lines)
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", "profile: transparent", "gates: []", "gates: 3", "gates: {profile: x}"])
+def test_what_holds_no_gates_is_refused(text):
+    with pytest.raises(RecipeError, match="1 mistake"):
+        load_gates(text, KNOWN)
