@@ -21,7 +21,7 @@ class Output:
     """[time] in -1..1; None for a model that makes no sound."""
     logits: Logits = field(default_factory=dict)
 
-    def clip(self, sample_rate_hz: int) -> "Output":
+    def remembering(self, sample_rate_hz: int) -> "Output":
         """The same, its samples as a Clip that remembers what metrics compute from it."""
         return self if self.samples is None else Output(as_clip(self.samples, sample_rate_hz), self.logits)
 

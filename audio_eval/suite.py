@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from audio_eval import guards, perceptual, phase, pitch, spectra
+from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, tokens
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
 from audio_eval.output import Logits, Output
 
@@ -73,26 +73,46 @@ class Metric:
         return None
 
 
+def _of_tokens(kind: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{kind}_agreement", tokens.token_agreement, "share", "higher", heads=kind),
+        Metric(f"{kind}_kl_nats", tokens.kl_nats, "nats a step", "lower", heads=kind, additive=True, power=True),
+        Metric(f"{kind}_worst_kl_nats", tokens.worst_kl_nats, "nats", "lower", heads=kind),
+    )
+
+
 _TABLE = (
+    *_of_tokens("text"),
+    *_of_tokens("audio"),
+    Metric("duration_change", free_running.duration_change, "share", "lower", free=True),
+    Metric("f0_mean_cents", free_running.f0_mean_cents, "cents", "lower", free=True),
+    Metric("f0_spread_cents", free_running.f0_spread_cents, "cents", "lower", free=True),
+    Metric("voiced_share_change", free_running.voiced_share_change, "share", "lower", free=True),
     Metric("finite", guards.finite, "share", "higher"),
     Metric("length_samples", guards.length_samples, "samples", "lower"),
     Metric("clipping", guards.clipping, "share", "lower"),
     Metric("dc", guards.dc, "full scale", "lower"),
     Metric("gain_db", guards.gain_db, "dB", "lower"),
+    Metric("gain_drift_db", guards.gain_drift_db, "dB", "lower"),
     Metric("polarity", guards.polarity, "sign", "higher"),
-    Metric("pause_excess_db", spectra.pause_excess_db, "dB", "lower"),
+    Metric("pause_excess_db", frames.pause_excess_db, "dB", "lower"),
     Metric("lag_samples", guards.lag_samples, "samples", "lower"),
+    Metric("worst_lsd_db", frames.worst_lsd_db, "dB", "lower"),
+    Metric("fricative_db", frames.fricative_db, "dB", "lower"),
     Metric("lsd_db", spectra.lsd_db, "dB", "lower", additive=True),
     Metric("lsd_low_db", spectra.lsd_low_db, "dB", "lower", additive=True),
     Metric("lsd_mid_db", spectra.lsd_mid_db, "dB", "lower", additive=True, above_hz=8000),
     Metric("lsd_high_db", spectra.lsd_high_db, "dB", "lower", additive=True, above_hz=16000),
     Metric("log_mel_l1", spectra.log_mel_l1, "neper", "lower", additive=True),
+    Metric("mcd_db", cepstra.mcd_db, "dB", "lower"),
     Metric("group_delay_rad", phase.group_delay_rad, "rad", "lower", additive=True),
     Metric("instantaneous_frequency_rad", phase.instantaneous_frequency_rad, "rad", "lower", additive=True),
+    Metric("worst_instantaneous_frequency_rad", phase.worst_instantaneous_frequency_rad, "rad", "lower"),
     Metric("absolute_phase_rad", phase.absolute_phase_rad, "rad", "lower"),
     Metric("spectral_convergence", spectra.spectral_convergence, "ratio", "lower"),
     Metric("log_magnitude", spectra.log_magnitude, "neper", "lower"),
     Metric("f0_cents", pitch.f0_cents, "cents", "lower"),
+    Metric("f0_drift_cents", pitch.f0_drift_cents, "cents", "lower"),
     Metric("voicing_error", pitch.voicing_error, "share", "lower"),
     Metric("stoi", perceptual.stoi, "share", "higher", dear=True),
     Metric("estoi", perceptual.estoi, "share", "higher", dear=True),

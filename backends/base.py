@@ -10,7 +10,7 @@ from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Scheme
 from precision.site import Site
-from voice.model import Clip
+from voice.model import Clip, Rendering
 from voice.site_call import SiteCall
 
 
@@ -74,8 +74,8 @@ class Backend(Protocol):
 class Engine(Protocol):
     """A voice built under a policy."""
 
-    def render(self, clip: Clip) -> Tensor:
-        """Waveform [time] of a clip, float32."""
+    def render(self, clip: Clip) -> Rendering:
+        """What the voice makes of a clip, float32."""
 
     def realized(self) -> Mapping[str, Scheme]:
         """What each site did compute under, in the order of first calls; of all renders so far."""

@@ -43,7 +43,7 @@ def main() -> None:
 def score(voice: EmbeddedVoice, clip: Clip, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]:
     """Scores of a clip rendered from these inputs, against its recording."""
     assert clip.natural is not None
-    rendered = voice.render(replace(clip, inputs=inputs)).numpy()
+    rendered = voice.render(replace(clip, inputs=inputs)).sound.numpy()
     return ReferenceClip(clip.natural, voice.sample_rate_hz).score(rendered, NAMES)
 
 

@@ -77,7 +77,7 @@ def main() -> None:
     lowered = [site for site in sites if fnmatchcase(site.name, arguments.sites or DEFAULT_SITES[voice.name])]
     acting: dict[Lever, set[str]] = {
         "col_tilize": {site.name for site in lowered if site.op == "linear"},
-        "channel_order": set(chains := find_chains(voice.module, lambda: voice.render(seen[0]))),
+        "channel_order": set(chains := find_chains(voice.module, lambda: voice.render(seen[0]).sound)),
     }
     begun = time.perf_counter()
     moments = moments_of(voice, seen, [site.name for site in lowered])
@@ -86,7 +86,7 @@ def main() -> None:
         f"{voice.name}: {len(lowered)} of {len(sites)} sites in LoFi, activations {arguments.activation}, others fp32;"
         f" moments of {len(seen)} clips in {time.perf_counter() - begun:.1f} s; judged on {len(judged)} others"
     )
-    references = [ReferenceClip(voice.render(clip).numpy(), voice.sample_rate_hz) for clip in judged]
+    references = [ReferenceClip(voice.render(clip).sound.numpy(), voice.sample_rate_hz) for clip in judged]
     print(f"{'weights':8} {'levers':66} {'SNR dB':>7} {'LSD dB':>7} {'log-mel':>8} {'delay':>7} {'PESQ':>6} {'s':>6}")
     for weight in arguments.weights:
         base = Scheme("lofi", weight, arguments.activation, "fp32", "lofi")
@@ -145,7 +145,7 @@ def scores(
     engine = EmulatedEngine(voice, policy, preparation)
     found = []
     for clip, reference in zip(clips, references, strict=True):
-        rendered = engine.render(clip).numpy()
+        rendered = engine.render(clip).sound.numpy()
         found.append({**reference.score(rendered, METRICS), "snr": snr_db(reference.reference, rendered)})
     return {name: float(np.mean([row[name] for row in found])) for name in found[0]}
 

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from audio_eval.clip import Samples
+from audio_eval.output import Output
+from audio_eval.suite import METRICS
 from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import Bench, Scores, excess
-from precision.candidate import Candidate, Split
+from precision.candidate import Candidate, Split, floats, numbers
 from precision.gates import Verdict
 from precision.policy import Policy
 from precision.search.outcome import Evaluation
@@ -22,6 +24,7 @@ from precision_search.progress import Progress
 from precision_search.renders import render_paths
 from precision_search.wire import Setting
 from precision_search.workers import Workers
+from precision_search.yardsticks import yardsticks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,9 @@ class Jury:
         self.trained: Trained | None = None
         """Weights that policies of choices have, where a site runs the scheme they were trained for."""
         self._heard: set[tuple[str, Split, str]] = set()
-        rate, gates = setting.voice.sample_rate_hz, setting.recipe.gates
-        self.searching = Bench.of(gates, setting.search_clips, rate)
-        self.held_back = Bench.of(gates, setting.held_back_clips, rate)
+        self.searching, self.held_back = (
+            Bench.of(setting.recipe.gates, setting.material(split)) for split in ("search", "held_back")
+        )
         self.fast = setting.backend.arithmetic.name
         exact = setting.backend.exact
         self.exact = None if exact is None else exact.name
@@ -76,7 +79,8 @@ class Jury:
     ) -> Evaluation:
         """Evaluate a choice for the search, or for a repair; `exactly` hears it on the clips held back."""
         budgets = (self.searching if split == "search" else self.held_back).budgets
-        policy, predicted = self.policy_of(problem, choice), problem.predicted(choice)
+        policy = self.policy_of(problem, choice)
+        predicted = {metric: METRICS[metric].of_amplitude(found) for metric, found in problem.predicted(choice).items()}
         if exactly:
             heard = self.hear_exactly(policy, predicted=predicted)
         else:
@@ -86,7 +90,8 @@ class Jury:
         for verdict in heard.verdicts:
             metric = verdict.gate.metric
             if metric in budgets:
-                ratio[metric] = max(verdict.value / budgets[metric], ratio.get(metric, 0.0))
+                value = METRICS[metric].amplitude(verdict.value)
+                ratio[metric] = max(value / budgets[metric], ratio.get(metric, 0.0))
         return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
 
     def hear(
@@ -102,7 +107,25 @@ class Jury:
         assert self.exact is not None
         return self._asked(policy, "held_back", self.exact, predicted, partial(self._judge_exactly, policy))
 
-    def render_exactly(self, policy: Policy) -> list[Samples]:
+    def yardsticks(self) -> dict[str, tuple[Verdict, ...]]:
+        """Verdicts of each yardstick on the clips held back; what the study holds is not rendered again."""
+        bench, names = self.held_back, yardsticks_of(self._setting)
+        clips = self._setting.held_back_clips
+        metrics = tuple(dict.fromkeys(gate.metric for gate in bench.gates))
+        held = {record["name"]: record["scores"] for record in self._study.records("yardstick")}
+        self._progress.begin("hearing the model's own bf16 and fp16", len([name for name in names if name not in held]))
+        found = {}
+        for name in names:
+            if name not in held:
+                scores = self._crew.yardstick(name, len(clips), metrics)
+                held[name] = {clip.name: numbers(values) for clip, values in zip(clips, scores, strict=True)}
+                self._study.append({"kind": "yardstick", "name": name, "scores": held[name]})
+                self._progress.step(name)
+            values = [floats(scores) for scores in held[name].values()]
+            found[name] = bench.verdicts(values, seed=self._setting.recipe.search.seed)
+        return found
+
+    def render_exactly(self, policy: Policy) -> list[Output]:
         """Render the clips held back in the exact arithmetic; those that the study's folder has are read."""
         paths = self.paths_of(policy)
         stored = [path.is_file() for path in paths]
@@ -111,8 +134,8 @@ class Jury:
             return list(made)
         rendered = []
         self._progress.begin(f"rendering policy {policy.digest} in exact arithmetic, clips", len(paths))
-        for path, there, samples in zip(paths, stored, made, strict=True):
-            rendered.append(samples)
+        for path, there, output in zip(paths, stored, made, strict=True):
+            rendered.append(output)
             self._progress.step(path.stem, skipped=there)
         return rendered
 
@@ -164,16 +187,16 @@ def hear(
     split: Split,
     *,
     whole: bool,
-    rendered: Sequence[Samples] | None = None,
+    rendered: Sequence[Output] | None = None,
 ) -> Heard:
     """Render a policy on the clips of a split and judge it.
 
-    The gates whose metrics add are always asked, all of them: a search corrects itself by them. The dear ones are asked
-    where `whole` says so, or where the others were kept. Renders that are given, one a clip, are judged as they are;
-    the others are made in the fast arithmetic.
+    The gates whose metrics add are always asked, all of them: a search corrects itself by them. The others are asked
+    from cheap to dear, all of them where `whole` says so, else until one breaks. Renders that are given, one a clip,
+    are judged as they are; the others are made in the fast arithmetic.
     """
-    clips = setting.search_clips if split == "search" else setting.held_back_clips
-    bench = Bench.of(setting.recipe.gates, clips, setting.voice.sample_rate_hz)
+    clips = setting.clips_of(split)
+    bench = Bench.of(setting.recipe.gates, setting.material(split))
     seed = setting.recipe.search.seed
     if rendered is None:
         made = crew.render(split, policy, len(clips), bench.additive)
@@ -181,8 +204,10 @@ def hear(
         made = list(zip(rendered, crew.score(split, rendered, bench.additive), strict=True))
     scores: list[Scores] = [found for _, found in made]
     verdicts = bench.verdicts(scores, seed=seed) if bench.additive else ()
-    if whole or all(verdict.kept for verdict in verdicts):
-        rest = crew.score(split, [samples for samples, _ in made], bench.others)
+    for metrics in (tuple(chain.from_iterable(bench.others)),) if whole else bench.others:
+        if not (whole or all(verdict.kept for verdict in verdicts)):
+            break
+        rest = crew.score(split, [output for output, _ in made], metrics)
         scores = [{**first, **second} for first, second in zip(scores, rest, strict=True)]
         verdicts = bench.verdicts(scores, seed=seed)
     return Heard(verdicts, {clip.name: found for clip, found in zip(clips, scores, strict=True)})

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from backends.emulation.audition import excess
 from backends.money import Accounting, compare
 from backends.serving import serve
 from calibrate.adapted import adapted_file
-from precision.candidate import numbers, verdict_line
-from precision.gates import Gate, Verdict
+from precision.candidate import numbers
 from precision.policy import Policy
 from precision.shares import shares
 from precision.study import Study, write_atomic
 from precision_search.adaptation import told
 from precision_search.agreement import agreement
+from precision_search.judged import judged
 from precision_search.run import Found
 from precision_search.wire import Setting, devices, study_header
 
@@ -160,10 +159,12 @@ def _write_samples(setting: Setting, found: Found, folder: Path) -> None:
     for kind in ("reference", "candidate"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for clip, reference, candidate in zip(setting.held_back_clips, found.references, found.rendered, strict=True):
-        write_wav(folder / "reference" / f"{clip.name}.wav", reference, rate)
+        if reference.samples is None or candidate.samples is None:
+            continue
+        write_wav(folder / "reference" / f"{clip.name}.wav", reference.signal, rate)
         path = folder / "candidate" / f"{clip.name}.wav"
-        if np.isfinite(candidate).all():
-            write_wav(path, candidate, rate)
+        if np.isfinite(candidate.signal).all():
+            write_wav(path, candidate.signal, rate)
         else:  # no sound file holds NaN; the report names the clip as one that cannot be heard
             path.unlink(missing_ok=True)
 
@@ -178,8 +179,6 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
     )
     kept = found.heard.kept and found.outcome.best is not None
     searched = setting.backend.arithmetic.name
-    yardstick = {verdict.gate: verdict for verdict in found.baseline.verdicts}
-    fast = {verdict.gate: verdict for verdict in found.heard_fast.verdicts} if found.exact else {}
     differing = found.fast_snr_db
     return {
         "recipe": recipe.name,
@@ -198,10 +197,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "lofi_mac_share": part.lofi_macs,
         "bfp8_weight_share": part.bfp8_weights,
         "fp8_mac_share": part.fp8_macs,
-        "gates": [_gate_line(verdict, yardstick, fast) for verdict in found.heard.verdicts],
-        "unjudged": [
-            {"metric": left.gate.metric, "over": left.gate.over, "reason": left.reason} for left in found.bench.unjudged
-        ],
+        **judged(setting, found),
         "evaluations": found.evaluations,
         "repairs": found.repairs,
         "exact_repairs": found.exact_repairs,
@@ -210,7 +206,6 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "seconds": round(seconds, 1),
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
-        "unforced": found.unforced,
         "adaptation": None if found.trained is None else told(found.trained.adapted),
         "schemes": {scheme.name: scheme.to_dict() for scheme in recipe.schemes},
         "protected": dict(setting.protected),
@@ -233,14 +228,6 @@ def _message(found: Found) -> str:
         f"{found.outcome.message} on the search's clips; on those held back {last}the gates break,"
         f" {found.repairs} repairs notwithstanding"
     )
-
-
-def _gate_line(verdict: Verdict, baseline: Mapping[Gate, Verdict], fast: Mapping[Gate, Verdict]) -> dict[str, Any]:
-    """A gate in the arithmetic that decides, with the baseline's and the policy's own value in the search's."""
-    line = verdict_line(verdict)
-    for key, others in (("bf16_value", baseline), ("fast_value", fast)):
-        line[key] = verdict_line(others[verdict.gate])["value"] if verdict.gate in others else None
-    return line
 
 
 def _cost(setting: Setting, policy: Policy) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from audio_eval.clip import Samples
+from audio_eval.output import Output
 from backends.emulation.audition import Bench
 from backends.emulation.sampling import sample_rows
 from calibrate.adapted import StoredAdaptations
 from calibrate.calibration import Calibration
 from calibrate.moments import NEEDS_MOMENTS, Moments, observing_moments
 from calibrate.observing import observing
+from precision.gates import Verdict
 from precision.policy import Policy
 from precision.search.driver import search
 from precision.search.outcome import Outcome
@@ -48,6 +49,8 @@ class Found:
     """The same in the arithmetic of the search."""
     baseline: Heard
     """Of the baseline on the clips held back, in the arithmetic of the search."""
+    yardsticks: Mapping[str, tuple[Verdict, ...]]
+    """The model's own bf16, fp16 and, where it draws noise, another seed, on the clips held back."""
     outcome: Outcome
     repairs: int
     """Policies tried after the search because a gate broke on the clips held back."""
@@ -61,8 +64,8 @@ class Found:
     bench: Bench
     """Of the clips held back."""
     evaluations: int
-    references: tuple[Samples, ...]
-    rendered: tuple[Samples, ...]
+    references: tuple[Output, ...]
+    rendered: tuple[Output, ...]
     """The clips held back under the policy, in the arithmetic that decided."""
     unforced: dict[str, Any] | None
     """What moved when nothing was forced; None for a model that is forced nothing."""
@@ -121,7 +124,8 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
         outcome = _search(setting, problem, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
-        yardstick = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
+        baseline = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
+        yardsticks = jury.yardsticks()
         decided = decide(problem, jury, outcome, progress)
         if recipe.adapt is not None:
             train = partial(adapt_weights, setting, study, calibration=calibration, moments=moments, progress=progress)
@@ -132,25 +136,26 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         progress.begin("rendering the samples")
         heard_fast = jury.hear(policy, "held_back")
         count = len(setting.held_back_clips)
-        rendered = [samples for samples, _ in crew.render("held_back", policy, count, ())]
+        rendered = [output for output, _ in crew.render("held_back", policy, count, ())]
         heard, differing = heard_fast, None
         if jury.exact is not None:
             heard = jury.hear_exactly(policy)
             fast, rendered = rendered, jury.render_exactly(policy)
             differing = {
-                clip.name: snr_db(exactly, quickly)
+                clip.name: snr_db(exactly.signal, quickly.signal)
                 for clip, exactly, quickly in zip(setting.held_back_clips, rendered, fast, strict=True)
             }
             keep_renders(jury.paths_of(policy))
-        references = tuple(reference.reference for reference in crew.local.of("held_back").references)
+        references = crew.local.of("held_back").outputs
     progress.begin("rendering the clips with nothing forced")
-    free = unforced(setting, policy, calibration, moments, StoredAdaptations(study.folder))
+    free = unforced(setting, policy, jury.held_back.free, calibration, moments, StoredAdaptations(study.folder))
     progress.end()
     return Found(
         policy=policy,
         heard=heard,
         heard_fast=heard_fast,
-        baseline=yardstick,
+        baseline=baseline,
+        yardsticks=yardsticks,
         outcome=outcome,
         repairs=decided.fast_repairs + decided.exact_repairs,
         exact_repairs=decided.exact_repairs,

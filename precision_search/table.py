@@ -4,9 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COLUMNS = {"fast_value": "fast", "bf16_value": "baseline"}
-"""Values that stand beside a gate's own, where there are any."""
-
 
 def table(summary: Mapping[str, Any]) -> str:
     """Verdict, shares, gates with threshold, value and margin, and cost against the card it is set against."""
@@ -24,9 +21,10 @@ def table(summary: Mapping[str, Any]) -> str:
     lines += ["", *(f"  {sentence}" for sentence in arithmetic_sentences(summary))]
     if summary.get("adaptation") is not None:
         lines.append(f"  {adaptation_sentence(summary['adaptation'])}")
-    lines += [f"  {left['metric']:30} not judged: {left['reason']}" for left in summary["unjudged"]]
+    lines += [f"  {line}" for line in (resolution_sentence(summary), *unjudged_lines(summary["unjudged"])) if line]
     if summary["unforced"] is not None:
         lines += ["", f"  {unforced_sentence(summary['unforced'])}"]
+        lines += [f"  {line}" for line in gate_lines(summary["unforced"]["gates"])]
     lines += ["", *_price(summary)]
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
@@ -34,16 +32,39 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def gate_lines(gates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Gates as `precision.candidate.verdict_line` has them, a line each under a line of heads."""
-    shown = {key: name for key, name in COLUMNS.items() if any(gate.get(key) is not None for gate in gates)}
-    heads = "".join(f" {name:>10}" for name in ("value", "margin", *shown.values()))
-    lines = [f"{'gate':30} {'over':12} {'threshold':>11}{heads}"]
+    """Gates as `precision.candidate.verdict_line` has them, a line each under a line of heads.
+
+    Beside them what the baseline and the yardsticks come to, where that is known.
+    """
+    shown = tuple(dict.fromkeys(name for gate in gates for name in gate.get("beside", {})))
+    heads = "".join(f" {name:>10}" for name in ("value", "margin", *shown))
+    lines = [f"{'gate':33} {'over':12} {'threshold':>11}{heads}"]
     for gate in gates:
         threshold = f"{'>=' if gate['side'] == 'min' else '<='} {gate['threshold']:g}"
-        values = "".join(f" {_number(gate[key]):>10}" for key in ("value", "margin", *shown))
+        told = (gate["value"], gate["margin"], *(gate["beside"][name] for name in shown))
+        values = "".join(f" {_number(value):>10}" for value in told)
         mark = "" if gate["kept"] else "  BROKEN"
-        lines.append(f"{gate['metric']:30} {gate['over']:12} {threshold:>11}{values}{mark}")
+        lines.append(f"{gate['metric']:33} {gate['over']:12} {threshold:>11}{values}{mark}")
     return lines
+
+
+def unjudged_lines(unjudged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What could not be judged, a line for each reason."""
+    metrics: dict[str, dict[str, None]] = {}
+    for left in unjudged:
+        metrics.setdefault(left["reason"], {})[left["metric"]] = None
+    return [f"not judged: {', '.join(names)}: {reason}" for reason, names in metrics.items()]
+
+
+def resolution_sentence(summary: Mapping[str, Any]) -> str:
+    """The least loss of quality against natural speech that so many clips would show; empty where none were judged."""
+    found = summary["statistics"].get("pesq_change")
+    if found is None or found["resolvable_change"] is None:
+        return ""
+    return (
+        f"with these {summary['clips']['held_back']} clips a PESQ change of {_number(found['resolvable_change'])} can"
+        " be resolved (one-sided 95 %, power 80 %)"
+    )
 
 
 def arithmetic_sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -75,9 +96,10 @@ def adaptation_sentence(found: Mapping[str, Any]) -> str:
 
 def unforced_sentence(found: Mapping[str, Any]) -> str:
     """What moved when nothing was forced on the model, in one sentence; `found` as `unforced` gives it."""
-    pitch = "" if found["f0_cents"] is None else f", their F0 {found['f0_cents']:.2g} cents off"
+    verdict = "" if not found["gates"] else ", every gate on that kept" if found["kept"] else ", A GATE ON THAT BROKEN"
     return (
-        f"nothing forced: {found['same_length']} of {found['clips']} clips have the length that fp32 gives them{pitch}"
+        f"nothing forced: {found['same_length']} of {found['clips']} clips have the length that fp32 gives them, none"
+        f" is off by more than {found['length_change']:.2%}{verdict}"
     )
 
 

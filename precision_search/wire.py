@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
-from audio_eval.suite import METRICS
+from audio_eval.suite import METRICS, Material
 from backends.base import Backend
 from backends.devices import Device, load_devices
 from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
 from backends.tenstorrent.backend import TenstorrentBackend
+from precision.candidate import Split
 from precision.policy import Scheme
 from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
@@ -29,7 +30,7 @@ from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hifigan import HifiganVoice
-from voice.model import AdaptableVoice, Clip, Voice
+from voice.model import AdaptableVoice, Clip, Rendering, Voice
 from voice.sites import Discovery, discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
@@ -37,26 +38,32 @@ SHORT_SECONDS = 0.5
 """Of sound, by which chains of sites are found."""
 
 
+Loaded = tuple[Voice, tuple[Clip, ...]]
+"""A voice and the clips that there are of it."""
+
+
 class SetupError(ValueError):
     """Something that a recipe names cannot be had; the message says what to do."""
 
 
-def _embedded(recipe: Recipe) -> Voice:
+def _embedded(recipe: Recipe) -> Loaded:
     if recipe.data.audio is not None:
         raise SetupError("data.audio: the embedded voice speaks its own sentences; leave it out, or name a vocoder")
-    return EmbeddedVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+    return EmbeddedVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None), bundled_clips()
 
 
-def _hifigan(recipe: Recipe) -> Voice:
+def _hifigan(recipe: Recipe) -> Loaded:
     if recipe.model.checkpoint is None:
         raise SetupError(
             "model.checkpoint: hifigan needs one, and none was named; add --set model.checkpoint=PATH (a generator's"
             " checkpoint, its config.json beside it)"
         )
-    return HifiganVoice.load(Path(recipe.model.checkpoint), Path(recipe.model.config) if recipe.model.config else None)
+    config = Path(recipe.model.config) if recipe.model.config else None
+    voice = HifiganVoice.load(Path(recipe.model.checkpoint), config)
+    return voice, _recordings(recipe, voice)
 
 
-MODELS: Mapping[str, Callable[[Recipe], Voice]] = {"embedded": _embedded, "hifigan": _hifigan}
+MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan}
 
 
 def known_names() -> Known:
@@ -127,6 +134,21 @@ class Setting:
     """Site -> why it keeps the baseline."""
     refused: Mapping[tuple[str, str], str]
     """(site, scheme) -> why the card cannot."""
+    first: Rendering = field(repr=False)
+    """The first clip as fp32 renders it."""
+
+    def clips_of(self, split: Split) -> tuple[Clip, ...]:
+        """The clips that search, or those that judge."""
+        return self.search_clips if split == "search" else self.held_back_clips
+
+    def material(self, split: Split) -> Material:
+        """What there is to judge the clips of a split by."""
+        return Material(
+            self.voice.sample_rate_hz,
+            has_natural=all(clip.natural is not None for clip in self.clips_of(split)),
+            has_sound=self.first.waveform is not None,
+            heads=tuple(self.first.logits),
+        )
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -154,14 +176,15 @@ def make_setting(recipe: Recipe) -> Setting:
     backend = backend_of(device)
     if recipe.search.minimize == "passes" and not device.is_tensix:
         raise SetupError(f"search.minimize: passes are a Tensix card's, and {device.name} has none; use seconds")
-    voice = MODELS[recipe.model.name](recipe)
+    voice, clips = MODELS[recipe.model.name](recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
         raise SetupError(
             f"adapt: {voice.name} cannot be trained, it gives no excerpts with gradients; leave `adapt` out"
         )
-    search_clips, held_back_clips = _clips(recipe, voice)
+    search_clips, held_back_clips = _parted(recipe, clips)
     first = search_clips[0]
-    discovery = discover(voice.module, lambda: voice.render(first), first.seconds)
+    heard: list[Rendering] = []
+    discovery = discover(voice.module, lambda: heard.append(voice.render(first)), first.seconds)
     if any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes):
         chains = find_chains(voice.module, _short(voice, first))
         chained = tuple(replace(site, feeds=chains.get(site.name)) for site in discovery.sites)
@@ -182,13 +205,15 @@ def make_setting(recipe: Recipe) -> Setting:
             for name in unfit
         ]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
-    return Setting(recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused)
+    return Setting(
+        recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
+    )
 
 
 def _short(voice: Voice, clip: Clip) -> Callable[[], Tensor]:
     """Run a voice on as little of a clip as it can be run on."""
     if not isinstance(voice, AdaptableVoice):
-        return lambda: voice.render(clip)
+        return lambda: voice.render(clip).sound
     excerpt = voice.excerpt(clip, 0.0, SHORT_SECONDS)
 
     def run() -> Tensor:
@@ -211,16 +236,15 @@ def _protect(
     return kept, protected
 
 
-def _clips(recipe: Recipe, voice: Voice) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+def _parted(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """The clips of both splits: the first for the search, the next held back."""
-    clips = _recordings(recipe, voice) if isinstance(voice, HifiganVoice) else bundled_clips()
     wanted = recipe.data.search + recipe.data.held_back
     if wanted > len(clips):
         raise SetupError(
             f"data: search + held_back is {wanted}, and there are {len(clips)} clips; ask for fewer, or name a folder"
             " with more recordings in data.audio"
         )
-    return clips[: recipe.data.search], clips[recipe.data.search : wanted]
+    return tuple(clips[: recipe.data.search]), tuple(clips[recipe.data.search : wanted])
 
 
 def _recordings(recipe: Recipe, voice: HifiganVoice) -> tuple[Clip, ...]:

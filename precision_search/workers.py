@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from audio_eval.clip import Samples
+from audio_eval.output import Output
 from backends.base import Arithmetic
-from backends.emulation.audition import Audition, Scores
+from backends.emulation.audition import Audition, Scores, output_of
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.tenstorrent.exact.threads import set_threads
@@ -32,6 +32,7 @@ from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.renders import load_render, store_render
 from precision_search.wire import Setting, make_setting, read_text
+from precision_search.yardsticks import render_yardstick
 
 WATCH_SECONDS = 2.0
 
@@ -58,10 +59,12 @@ class Auditions:
         if self._preparation is None:
             self._preparation = self._prepared(self.setting.backend.arithmetic)
         if split not in self._made:
-            searching = split == "search"
-            clips = self.setting.search_clips if searching else self.setting.held_back_clips
             self._made[split] = Audition(
-                self.setting.voice, clips, self._preparation, self.calibration, record=searching
+                self.setting.voice,
+                self.setting.clips_of(split),
+                self._preparation,
+                self.calibration,
+                record=split == "search",
             )
         return self._made[split]
 
@@ -74,13 +77,13 @@ class Auditions:
         """Damage of one site under a scheme on the search clips."""
         return self.of("search").damage(site, scheme, metrics)
 
-    def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Samples, Scores]:
+    def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Output, Scores]:
         """Render a clip under a policy and score it."""
         audition = self.of(split)
         rendered = audition.render(policy, index)
         return rendered, audition.score(index, rendered, metrics)
 
-    def render_exactly(self, policy: Policy, index: int, path: Path | None) -> Samples:
+    def render_exactly(self, policy: Policy, index: int, path: Path | None) -> Output:
         """Render a clip held back in the exact arithmetic, or read it from where it was stored; store it there."""
         if path is not None and path.is_file():
             return load_render(path)
@@ -89,14 +92,19 @@ class Auditions:
             assert arithmetic is not None
             self._exact = self._prepared(arithmetic)
         engine = EmulatedEngine(self.setting.voice, policy, self._exact, self.calibration)
-        samples: Samples = engine.render(self.setting.held_back_clips[index]).numpy()
+        rendered = output_of(engine.render(self.setting.held_back_clips[index]))
         if path is not None:
-            store_render(path, samples)
-        return samples
+            store_render(path, rendered)
+        return rendered
 
-    def score(self, split: Split, index: int, rendered: Samples, metrics: Sequence[str]) -> Scores:
+    def score(self, split: Split, index: int, rendered: Output, metrics: Sequence[str]) -> Scores:
         """Score a clip that was rendered before."""
         return self.of(split).score(index, rendered, metrics)
+
+    def yardstick(self, name: str, index: int, metrics: Sequence[str]) -> Scores:
+        """Score a clip held back as a yardstick renders it."""
+        audition = self.of("held_back")
+        return audition.score(index, render_yardstick(self.setting, name, audition.clips[index]), metrics)
 
 
 class Workers:
@@ -143,11 +151,11 @@ class Workers:
         """Damage of each (site, scheme), in their order, as they are measured."""
         yield from self._each("damage", [(site, scheme, metrics) for site, scheme in tasks])
 
-    def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Samples, Scores]]:
+    def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Output, Scores]]:
         """Render and score each of the split's `count` clips."""
         return list(self._each("render", [(split, policy, index, metrics) for index in range(count)]))
 
-    def render_exactly(self, policy: Policy, paths: Sequence[Path | None]) -> Iterator[Samples]:
+    def render_exactly(self, policy: Policy, paths: Sequence[Path | None]) -> Iterator[Output]:
         """Render the clips held back in the exact arithmetic, in their order, as they are made.
 
         Each is stored in its path by the process that made it, so that a stop loses no more than the clips in work;
@@ -155,10 +163,14 @@ class Workers:
         """
         yield from self._each("render_exactly", [(policy, index, path) for index, path in enumerate(paths)])
 
-    def score(self, split: Split, rendered: Sequence[Samples], metrics: Sequence[str]) -> list[Scores]:
+    def score(self, split: Split, rendered: Sequence[Output], metrics: Sequence[str]) -> list[Scores]:
         """Score renders of all clips of a split."""
-        tasks = [(split, index, samples, metrics) for index, samples in enumerate(rendered)]
+        tasks = [(split, index, output, metrics) for index, output in enumerate(rendered)]
         return list(self._each("score", tasks))
+
+    def yardstick(self, name: str, count: int, metrics: Sequence[str]) -> list[Scores]:
+        """Score the `count` clips held back as a yardstick renders them."""
+        return list(self._each("yardstick", [(name, index, metrics) for index in range(count)]))
 
     def _each(self, method: str, tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         if self._pool is None:

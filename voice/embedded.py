@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from voice.acoustic import Acoustic, AcousticConfig, frame_places
 from voice.checkpoint import load_into, load_state_dict
-from voice.model import Clip
+from voice.family import Family
+from voice.model import Clip, Rendering
 from voice.phones import index_of
 from voice.pronunciation import Pronouncer
 from voice.prosody import F0_CENTRE_HZ, Prosody, ProsodyConfig
@@ -39,13 +40,20 @@ class EmbeddedModel(nn.Module):
         self.acoustic = Acoustic(acoustic or AcousticConfig())
         self.vocoder = Vocoder(vocoder or VocoderConfig())
 
-    def forward(self, phones: Tensor, durations: Tensor | None = None, f0_hz: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        phones: Tensor,
+        durations: Tensor | None = None,
+        f0_hz: Tensor | None = None,
+        noise_seed: Tensor | None = None,
+    ) -> Tensor:
         """Speak.
 
         Args:
             phones: [phones] indices.
             durations: [phones] frames of 16 ms, forced; None leaves them to the prosody network.
             f0_hz: [frames] forced, 0 where unvoiced; needs forced durations; None leaves it to the prosody network.
+            noise_seed: whole number [] of the source's noise; None is 0.
 
         Returns:
             Waveform [frames * 256], float32, about -1..1.
@@ -61,7 +69,8 @@ class EmbeddedModel(nn.Module):
         frames = self.acoustic.stretch(self.acoustic.encode(phones[None]), places[None], features[None])
         mel = self.acoustic.decode(frames, octaves, voiced)
         f0_hz = F0_CENTRE_HZ * torch.exp2(octaves.clamp(-2.0, 2.0)) * voiced
-        waveform: Tensor = self.vocoder(mel, make_source(f0_hz, self.vocoder.config))
+        seed = 0 if noise_seed is None else int(noise_seed)
+        waveform: Tensor = self.vocoder(mel, make_source(f0_hz, self.vocoder.config, seed))
         return waveform[0]
 
 
@@ -73,6 +82,7 @@ class EmbeddedVoice:
     pronouncer: Pronouncer
     lexicon: Mapping[str, tuple[str, ...]]
     name: str = "embedded"
+    family: Family = "non_autoregressive"
     sample_rate_hz: int = 16000
     protected: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -97,13 +107,13 @@ class EmbeddedVoice:
         both.eval().requires_grad_(False)
         return cls(module, pronouncer, {word: tuple(phones.split()) for word, phones in words["words"].items()})
 
-    def render(self, clip: Clip) -> Tensor:
+    def render(self, clip: Clip) -> Rendering:
         """Waveform [time] of a clip, float32."""
         with torch.inference_mode():
-            return self.sound(clip)
+            return Rendering(self.sound(clip))
 
     def sound(self, clip: Clip) -> Tensor:
-        """Waveform as `render` gives it, with gradients where they are wanted."""
+        """Waveform that `render` gives, with gradients where they are wanted."""
         waveform: Tensor = self.module(*clip.inputs)
         return waveform
 
@@ -114,7 +124,7 @@ class EmbeddedVoice:
         """
         if len(clip.inputs) < 3:
             return clip
-        phones, durations, f0_hz = clip.inputs
+        phones, durations, f0_hz = clip.inputs[:3]
         frame_seconds = self.module.vocoder.config.hop_samples / self.sample_rate_hz
         ends = [0, *itertools.accumulate(durations.tolist())]
         wanted = min(math.ceil(seconds / frame_seconds), ends[-1])
@@ -128,9 +138,14 @@ class EmbeddedVoice:
         """The same sentence with the model's own durations and F0."""
         return Clip(clip.name, clip.inputs[:1], clip.seconds, None)
 
+    def reseeded(self, clip: Clip, seed: int) -> Clip | None:
+        """The same sentence with other noise in the vocoder's source; None where durations and F0 are not forced."""
+        forced = clip.inputs[:3]
+        return replace(clip, inputs=(*forced, torch.tensor(seed))) if len(forced) == 3 else None
+
     def speak(self, text: str) -> Tensor:
         """Waveform [time] of a text, with the model's own durations."""
-        return self.render(self.clip_of_text(text))
+        return self.render(self.clip_of_text(text)).sound
 
     def clip_of_text(self, text: str) -> Clip:
         """Make a clip of a text without forced durations; its seconds are estimated from the phones."""

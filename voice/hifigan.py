@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.checkpoint import CheckpointError, load_into, load_state_dict
+from voice.family import Family
 from voice.mel import MelConfig, log_mel
-from voice.model import Clip
+from voice.model import Clip, Rendering
 
 LEAKY_SLOPE = 0.1  # between layers; the released generators end on torch's default of 0.01
 OUTPUT_SLOPE = 0.01
@@ -122,6 +123,7 @@ class HifiganVoice:
     """A vocoder as a Voice: speech to log-mel frames, and back through the generator."""
 
     name = "hifigan"
+    family: Family = "vocoder"
     protected: Mapping[str, str] = {}
 
     def __init__(self, config: HifiganConfig, module: Generator) -> None:
@@ -177,13 +179,16 @@ class HifiganVoice:
     def unforced(self, clip: Clip) -> None:
         """Give None: nothing is forced on a vocoder."""
 
-    def render(self, clip: Clip) -> Tensor:
+    def reseeded(self, clip: Clip, seed: int) -> None:
+        """Give None: it draws no noise."""
+
+    def render(self, clip: Clip) -> Rendering:
         """Give the waveform [time] float32 in -1..1 of a clip's log-mel frames."""
         with torch.inference_mode():
-            return self.sound(clip)
+            return Rendering(self.sound(clip))
 
     def sound(self, clip: Clip) -> Tensor:
-        """Give the waveform as `render` does, with gradients where they are wanted."""
+        """Give the waveform that `render` gives, with gradients where they are wanted."""
         (mel,) = clip.inputs
         device = next(self.module.parameters()).device
         waveform: Tensor = self.module(mel.to(device))[0, 0]

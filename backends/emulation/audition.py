@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from audio_eval.clip import Samples, UndefinedScore
-from audio_eval.judge import Unjudged, judge, judgeable
-from audio_eval.suite import METRICS, ReferenceClip
+from audio_eval.clip import UndefinedScore
+from audio_eval.judge import Unjudged, judge, judgeable, stages
+from audio_eval.output import Output
+from audio_eval.suite import METRICS, Material, ReferenceClip
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.emulation.replay import DamageProbe
 from calibrate.calibration import Calibration
 from precision.gates import Gate, Verdict
 from precision.policy import Policy, Scheme
-from voice.model import Clip, Voice
+from voice.model import Clip, Rendering, Voice
 
 HELD_BYTES = 1 << 30
 """Memory for the recordings that spare a damage measurement what lies before its site."""
@@ -31,12 +33,15 @@ class Bench:
 
     gates: tuple[Gate, ...]
     unjudged: tuple[Unjudged, ...]
+    free: tuple[Gate, ...] = ()
+    """Gates on what the model does when nothing is forced on it: a last check, which no search hears."""
 
     @classmethod
-    def of(cls, gates: Sequence[Gate], clips: Sequence[Clip], sample_rate_hz: int) -> "Bench":
+    def of(cls, gates: Sequence[Gate], material: Material) -> "Bench":
         """Part the gates that apply to these clips from those that cannot be judged on them."""
-        natural = all(clip.natural is not None for clip in clips)
-        return cls(*judgeable(gates, sample_rate_hz=sample_rate_hz, has_natural=natural))
+        forced = [gate for gate in gates if not METRICS[gate.metric].free]
+        free = tuple(gate for gate in gates if METRICS[gate.metric].free)
+        return cls(*judgeable(forced, material), free)
 
     @property
     def additive(self) -> tuple[str, ...]:
@@ -44,17 +49,18 @@ class Bench:
         return tuple(dict.fromkeys(gate.metric for gate in self.gates if METRICS[gate.metric].additive))
 
     @property
-    def others(self) -> tuple[str, ...]:
-        """Metrics that only judge."""
-        return tuple(dict.fromkeys(gate.metric for gate in self.gates if not METRICS[gate.metric].additive))
+    def others(self) -> tuple[tuple[str, ...], ...]:
+        """Metrics that only judge, in stages from cheap to dear."""
+        return stages([gate for gate in self.gates if not METRICS[gate.metric].additive])
 
     @property
     def budgets(self) -> dict[str, float]:
-        """Threshold of each additive metric; the tightest where it has several gates."""
+        """Threshold of each additive metric, as an amplitude; the tightest where it has several gates."""
         found: dict[str, float] = {}
         for gate in self.gates:
             if gate.metric in self.additive:
-                found[gate.metric] = min(gate.threshold, found.get(gate.metric, math.inf))
+                threshold = METRICS[gate.metric].amplitude(gate.threshold)
+                found[gate.metric] = min(threshold, found.get(gate.metric, math.inf))
         return found
 
     def verdicts(self, scores: Sequence[Scores], *, seed: int) -> tuple[Verdict, ...]:
@@ -90,38 +96,52 @@ class Audition:
         limit = HELD_BYTES if record else 0
         self._probe = DamageProbe(voice, clips, preparation, calibration, limit_bytes=limit)
         rate = voice.sample_rate_hz
-        self.references = tuple(ReferenceClip(_samples(self._probe.reference(c)), rate, c.natural) for c in clips)
+        self.outputs = tuple(output_of(self._probe.reference(clip)) for clip in clips)
+        """What fp32 makes of each clip."""
+        self.references = tuple(
+            ReferenceClip(output, rate, clip.natural) for output, clip in zip(self.outputs, clips, strict=True)
+        )
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
-        """Mean over the clips of each metric with one site under a scheme, all others in fp32.
+        """Mean over the clips of each metric with one site under a scheme, all others in fp32; as an amplitude.
 
         A render that a metric cannot be given of (NaN, Inf) damages infinitely.
         """
         found = []
         for index, clip in enumerate(self.clips):
-            found.append(self.score(index, _samples(self._probe.render(site, scheme, clip)), metrics))
+            found.append(self.score(index, output_of(self._probe.render(site, scheme, clip)), metrics))
         means = {metric: float(np.mean([scores[metric] for scores in found])) for metric in metrics}
-        return {metric: mean if math.isfinite(mean) else math.inf for metric, mean in means.items()}
+        return {
+            metric: METRICS[metric].amplitude(mean) if math.isfinite(mean) else math.inf
+            for metric, mean in means.items()
+        }
 
-    def render(self, policy: Policy, index: int) -> Samples:
+    def render(self, policy: Policy, index: int) -> Output:
         """One clip under a policy."""
         engine = EmulatedEngine(self._voice, policy, self._preparation, self._calibration)
-        return _samples(engine.render(self.clips[index]))
+        return output_of(engine.render(self.clips[index]))
 
-    def score(self, index: int, rendered: Samples, metrics: Sequence[str]) -> dict[str, float]:
+    def score(self, index: int, rendered: Output, metrics: Sequence[str]) -> dict[str, float]:
         """Scores of a render of one clip."""
         scores: dict[str, float] = {}
+        remembering = rendered.remembering(self._voice.sample_rate_hz)
         for metric in metrics:
             try:
-                scores[metric] = self.references[index].score(rendered, (metric,))[metric]
+                scores[metric] = self.references[index].score(remembering, (metric,))[metric]
             except UndefinedScore:
                 scores[metric] = math.nan
         return scores
 
 
-def _samples(waveform: Tensor) -> Samples:
-    samples: Samples = waveform.detach().cpu().numpy()
-    return samples
+def output_of(rendering: Rendering) -> Output:
+    """A rendering as numpy arrays."""
+    logits = {head: _array(values) for head, values in rendering.logits.items()}
+    return Output(None if rendering.waveform is None else _array(rendering.waveform), logits)
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = values.detach().float().cpu().numpy()
+    return array
 
 
 def excess(verdict: Verdict) -> float:

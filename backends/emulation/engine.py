@@ -9,7 +9,7 @@ from backends.emulation.preparation import Preparation
 from calibrate.calibration import Calibration
 from precision.policy import Policy, Scheme
 from voice.intercept import intercept
-from voice.model import Clip, Voice
+from voice.model import Clip, Rendering, Voice
 from voice.site_call import SiteCall
 
 
@@ -35,8 +35,8 @@ class EmulatedEngine:
         self._calibration = calibration
         self._realized: dict[str, Scheme] = {}
 
-    def render(self, clip: Clip) -> Tensor:
-        """Waveform [time] of a clip, float32; NaN and Inf come out as the arithmetic makes them.
+    def render(self, clip: Clip) -> Rendering:
+        """What the voice makes of a clip, float32; NaN and Inf come out as the arithmetic makes them.
 
         Raises:
             PolicyMismatchError: a site was called that the policy does not have, or one of the policy's was not called.
@@ -49,14 +49,14 @@ class EmulatedEngine:
             return self._compute(call)
 
         with intercept(self._voice.module, handle):
-            audio = self._voice.render(clip)
+            rendering = self._voice.render(clip)
         missed = [site for site in self._schemes if site not in called]
         if missed:
             raise PolicyMismatchError(
                 f"clip {clip.name}: {len(missed)} of the policy's sites were not called, the first is {missed[0]!r};"
                 " find the model's sites again"
             )
-        return audio
+        return rendering
 
     def realized(self) -> Mapping[str, Scheme]:
         """What each site did compute under, in the order of first calls; of all renders so far."""

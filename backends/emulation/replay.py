@@ -9,7 +9,7 @@ from backends.emulation.preparation import Preparation
 from calibrate.calibration import Calibration
 from precision.policy import Scheme
 from voice.intercept import intercept
-from voice.model import Clip, Voice
+from voice.model import Clip, Rendering, Voice
 from voice.site_call import SiteCall
 
 
@@ -41,7 +41,7 @@ class DamageProbe:
         self._voice = voice
         self._preparation = arithmetic if isinstance(arithmetic, Preparation) else Preparation(arithmetic)
         self._calibration = calibration
-        self._references: dict[str, Tensor] = {}
+        self._references: dict[str, Rendering] = {}
         self._results: dict[str, list[Tensor]] = {}
         self._sites: dict[str, list[str]] = {}
         self._free_bytes = limit_bytes
@@ -55,12 +55,12 @@ class DamageProbe:
         """Names of the clips whose results fitted the limit."""
         return tuple(self._results)
 
-    def reference(self, clip: Clip) -> Tensor:
-        """Waveform [time] in fp32, as recorded: with interception, under which attention is two plain products."""
-        return self._references[self._known(clip)].clone()
+    def reference(self, clip: Clip) -> Rendering:
+        """What fp32 makes, as recorded: with interception, under which attention is two plain products."""
+        return self._references[self._known(clip)]
 
-    def render(self, site: str, scheme: Scheme, clip: Clip) -> Tensor:
-        """Waveform [time] with one site under a scheme, everything else in fp32.
+    def render(self, site: str, scheme: Scheme, clip: Clip) -> Rendering:
+        """Render with one site under a scheme, everything else in fp32.
 
         Raises:
             KeyError: the clip is not one of the probe's.
@@ -109,7 +109,7 @@ class DamageProbe:
             return result
 
         with intercept(self._voice.module, handle):
-            self._references[clip.name] = self._voice.render(clip).clone()
+            self._references[clip.name] = self._voice.render(clip)
         self._sites[clip.name] = sites
         if held <= self._free_bytes:
             self._results[clip.name] = results

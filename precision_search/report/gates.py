@@ -21,9 +21,12 @@ from precision_search.report.markup import (
     table,
 )
 from precision_search.report.results import Results
+from precision_search.report.trust import trust
 from precision_search.table import unforced_sentence
 
-HEADS = ("Metric", "Over", "Threshold", "Value", "Margin", "Kept", "Baseline's value")
+HEADS = ("Metric", "Over", "Threshold", "Value", "Margin", "Kept")
+BESIDE = {"baseline": "Baseline", "bf16": "Own bf16", "fp16": "Own fp16", "seed": "Another seed"}
+"""Head of the column of each that is set beside the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class GateRow:
     value: float
     margin: float | None
     kept: bool
-    baseline: float | None
-    """The same figure of the baseline policy, where it was measured."""
+    beside: Mapping[str, float | None]
+    """The same figure of the baseline and of each yardstick, where they were measured."""
 
     @property
     def relative(self) -> float | None:
@@ -83,7 +86,9 @@ def _gate_row(entry: Mapping[str, Any], sides: Mapping[tuple[str, str], str]) ->
     if margin is None and threshold is not None and side:
         margin = value - threshold if side == "min" else threshold - value
     kept = entry.get("kept") is True
-    return GateRow(metric, over, side, threshold, value, margin, kept, number(entry.get("bf16_value")))
+    found = entry.get("beside")
+    beside = {str(name): number(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    return GateRow(metric, over, side, threshold, value, margin, kept, beside)
 
 
 def _side(threshold: float | None, value: float, margin: float | None) -> str:
@@ -107,7 +112,9 @@ def gates(results: Results) -> Html:
     )
     if isinstance(results.summary.get("unforced"), dict):
         sentence = unforced_sentence(results.summary["unforced"])
-        parts.append(paragraph(f"Rendered once more with {sentence}. No gate hears this."))
+        parts.append(paragraph(f"Rendered once more with {sentence}. No search heard this."))
+        free = tuple(_gate_row(entry, {}) for entry in results.summary["unforced"].get("gates", ()))
+        parts += [_table(free, results.summary, "Gates on renders with nothing forced")] if free else []
     left = unjudged(results.summary)
     if left:
         told = (
@@ -121,10 +128,11 @@ def gates(results: Results) -> Html:
         parts.append(table("Gates that could not be judged", ("Metric", "Over", "Reason"), told))
     elif "unjudged" not in results.summary:
         parts.append(note("The summary does not say whether there were gates that could not be judged."))
-    return section("gates", "Gates", *parts)
+    return section("gates", "Gates", *parts, *trust(results.summary))
 
 
-def _table(rows: tuple[GateRow, ...], summary: Mapping[str, Any]) -> Html:
+def _table(rows: tuple[GateRow, ...], summary: Mapping[str, Any], title: str = "Gates on the policy found") -> Html:
+    beside = tuple(dict.fromkeys(name for gate in rows for name in gate.beside))
     told = (
         row(
             row_head(breakable(gate.metric)),
@@ -133,13 +141,13 @@ def _table(rows: tuple[GateRow, ...], summary: Mapping[str, Any]) -> Html:
             number_cell(told_apart(gate.value, gate.threshold)),
             number_cell(signed(gate.margin)),
             cell("\u2713 yes" if gate.kept else element("strong", {}, "\u2717 no")),
-            number_cell(significant(gate.baseline, 4)),
+            *(number_cell(significant(gate.beside.get(name), 4)) for name in beside),
         )
         for gate in rows
     )
     fast = f"; the baseline's values are of {summary.get('search_arithmetic')}" if summary.get("exact") is True else ""
-    caption = f"Gates on the policy found, over {_clips(summary)}; margins are positive where a gate is kept{fast}"
-    return table(caption, HEADS, told, "gates")
+    caption = f"{title}, over {_clips(summary)}; margins are positive where a gate is kept{fast}"
+    return table(caption, (*HEADS, *(BESIDE.get(name, name) for name in beside)), told, "gates")
 
 
 def _clips(summary: Mapping[str, Any]) -> str:

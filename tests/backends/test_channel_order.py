@@ -14,7 +14,7 @@ from precision.policy import Policy, Scheme
 from precision.site import Site
 from voice.chains import find_chains
 from voice.intercept import intercept
-from voice.model import Clip
+from voice.model import Clip, Rendering
 
 ORDERED = Scheme("o", "bfp4_b", "bfp4_b", fidelity="hifi4", levers=("channel_order",))
 PLAIN = Scheme("p", "bfp4_b", "bfp4_b", fidelity="hifi4")
@@ -45,7 +45,7 @@ class TinyVoice:
 
     @torch.inference_mode()
     def render(self, clip):
-        return self.module(clip.inputs[0]).flatten()
+        return Rendering(self.module(clip.inputs[0]).flatten())
 
 
 VOICE = TinyVoice()
@@ -53,13 +53,13 @@ CLIP = Clip("one", (torch.randn(1, 8, 200, generator=torch.Generator().manual_se
 
 
 def snr_db(policy, chains, moments=None):
-    exact = VOICE.render(CLIP).double()
+    exact = VOICE.render(CLIP).sound.double()
     engine = EmulatedEngine(VOICE, Policy.of(policy), Preparation(TensixArithmetic(), moments, chains))
-    return float(10 * torch.log10(exact.square().sum() / (exact - engine.render(CLIP).double()).square().sum()))
+    return float(10 * torch.log10(exact.square().sum() / (exact - engine.render(CLIP).sound.double()).square().sum()))
 
 
 def chains_found():
-    return find_chains(VOICE.module, lambda: VOICE.render(CLIP))
+    return find_chains(VOICE.module, lambda: VOICE.render(CLIP).sound)
 
 
 def test_gathering_like_channels_wins_back_what_a_loud_neighbour_took():

@@ -14,7 +14,7 @@ from calibrate.calibration import UncalibratedSiteError
 from calibrate.observing import observing
 from precision.policy import Policy, Scheme
 from voice.intercept import intercept
-from voice.model import Clip
+from voice.model import Clip, Rendering
 
 LOFI = Scheme("lofi", "bfp8_b", "bf16", fidelity="lofi")
 FP8 = Scheme("fp8", "fp8_e4m3", "fp8_e4m3")
@@ -42,13 +42,14 @@ class Net(nn.Module):
 @dataclass
 class TinyVoice:
     name: str = "tiny"
+    family: str = "vocoder"
     module: nn.Module = field(default_factory=lambda: Net().eval())
     sample_rate_hz: int = 8000
     protected: dict = field(default_factory=dict)
 
     @torch.inference_mode()
     def render(self, clip):
-        return self.module(*clip.inputs)
+        return Rendering(self.module(*clip.inputs))
 
 
 def clip_of(name, frames=12):
@@ -86,14 +87,14 @@ def test_every_site_computes_under_its_scheme(voice):
     engine = EmulatedEngine(
         voice, Policy.uniform(SITES, LOFI).replace("up", replace(LOFI, name="other")), TensixArithmetic()
     )
-    reference, lowered = voice.render(CLIPS[0]), engine.render(CLIPS[0])
+    reference, lowered = voice.render(CLIPS[0]).sound, engine.render(CLIPS[0]).sound
     assert lowered.shape == reference.shape
     assert 0 < (lowered - reference).abs().max() < 0.2 * reference.abs().max()
     assert {site: scheme.name for site, scheme in engine.realized().items()} == {
         site: "other" if site == "up" else "lofi" for site in SITES
     }
-    assert torch.equal(engine.render(CLIPS[0]), lowered)
-    assert torch.equal(voice.render(CLIPS[0]), reference)  # nothing is left behind
+    assert torch.equal(engine.render(CLIPS[0]).sound, lowered)
+    assert torch.equal(voice.render(CLIPS[0]).sound, reference)  # nothing is left behind
 
 
 def test_a_calibrated_fp8_voice(voice):
@@ -103,8 +104,8 @@ def test_a_calibrated_fp8_voice(voice):
     calibration = observer.calibration()
     assert tuple(calibration) == SITES
     engine = EmulatedEngine(voice, Policy.uniform(SITES, FP8), HopperArithmetic(), calibration)
-    reference = voice.render(CLIPS[0])
-    assert (engine.render(CLIPS[0]) - reference).abs().max() < 0.3 * reference.abs().max()
+    reference = voice.render(CLIPS[0]).sound
+    assert (engine.render(CLIPS[0]).sound - reference).abs().max() < 0.3 * reference.abs().max()
     with pytest.raises(UncalibratedSiteError, match="site 'first'"):
         EmulatedEngine(voice, Policy.uniform(SITES, FP8), HopperArithmetic()).render(CLIPS[0])
 
@@ -141,11 +142,11 @@ def test_replayed_damage_is_that_of_a_full_run(voice, site):
     assert unrecorded.recorded == ()
     for clip in CLIPS:
         # Intercepted attention is two products, which rounds otherwise than torch's fused one.
-        assert torch.allclose(probe.reference(clip), voice.render(clip), atol=1e-6)
-        lowered = probe.render(site, LOFI, clip)
-        assert not torch.equal(lowered, probe.reference(clip))
-        assert torch.equal(lowered, unrecorded.render(site, LOFI, clip))
-        assert torch.equal(lowered, probe.render(site, LOFI, clip))  # recordings are not written to
+        assert torch.allclose(probe.reference(clip).sound, voice.render(clip).sound, atol=1e-6)
+        lowered = probe.render(site, LOFI, clip).sound
+        assert not torch.equal(lowered, probe.reference(clip).sound)
+        assert torch.equal(lowered, unrecorded.render(site, LOFI, clip).sound)
+        assert torch.equal(lowered, probe.render(site, LOFI, clip).sound)  # recordings are not written to
 
 
 def test_only_what_lies_behind_a_site_is_computed(voice):
@@ -160,7 +161,7 @@ def test_only_what_lies_behind_a_site_is_computed(voice):
     try:
         with torch.no_grad():
             weight.fill_(torch.nan)  # would reach the output if the first site were computed again
-        assert probe.render("last", LOFI, CLIPS[0]).isfinite().all()
+        assert probe.render("last", LOFI, CLIPS[0]).sound.isfinite().all()
     finally:
         with torch.no_grad():
             weight.copy_(kept)

@@ -144,7 +144,7 @@ def write_study(
                 "threshold": verdict.gate.threshold,
                 "kept": verdict.kept,
                 "margin": verdict.margin,
-                "bf16_value": verdict.value * 0.9,
+                "beside": {"baseline": verdict.value * 0.9, "bf16": verdict.value * 0.95},
             }
             for verdict in final.gates
         ],

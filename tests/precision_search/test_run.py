@@ -62,6 +62,20 @@ def test_a_run_leaves_its_whole_study(study):
     assert set(cost["usd_per_stream"]) == {"candidate", "baseline"}
 
 
+def test_yardsticks_and_scatter_stand_beside_every_gate(study):
+    summary = json.loads((study / "summary.json").read_text())
+    assert set(summary["yardsticks"]) == {"baseline", "bf16", "fp16"}  # this vocoder draws no noise
+    lsd = next(gate for gate in summary["gates"] if gate["metric"] == "lsd_db")
+    assert 0 < float(lsd["beside"]["fp16"]) < float(lsd["beside"]["bf16"])
+    assert summary["comparison"]["family"] == "vocoder"
+    found = summary["statistics"]["lsd_db"]
+    assert found["clips"] == 2
+    assert found["mean"] <= found["tail"] <= found["worst"]
+    assert "Own bf16" in (study / "report.html").read_text()
+    log = [json.loads(line) for line in (study / "study.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in log if line["kind"] == "yardstick"] == ["bf16", "fp16"]
+
+
 def test_the_policy_is_total(study):
     policy = yaml.safe_load((study / "policy.yaml").read_text())
     sites = json.loads((study / "sites.json").read_text())

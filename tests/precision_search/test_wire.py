@@ -1,5 +1,6 @@
 import pytest
 
+from precision.gates import Gate
 from precision.policy import Policy
 from precision_search.unforced import unforced
 from precision_search.wire import (
@@ -62,8 +63,17 @@ def test_a_header_tells_weights_clips_and_code(setting):
 
 
 def test_nothing_forced_is_told_of_a_model_that_forces(setting):
-    found = unforced(setting, Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline), None)
+    gates = (Gate("duration_change", "worst", max=0.1), Gate("f0_mean_cents", max=0.0))
+    policy = Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline)
+    found = unforced(setting, policy, gates, None)
     assert found is not None
     assert found["clips"] == 2
     assert 0 <= found["same_length"] <= 2
     assert 0 <= found["length_change"] < 0.1
+    lasting, pitch = found["gates"]
+    assert lasting["kept"]
+    assert lasting["value"] == pytest.approx(found["length_change"])
+    assert not pitch["kept"]
+    assert not found["kept"]
+    assert pitch["value"] > pitch["beside"]["fp16"]
+    assert set(pitch["beside"]) == {"bf16", "fp16"}

@@ -20,7 +20,7 @@ def test_weights_stay_small():
 
 def test_a_clip_renders_to_the_length_of_its_durations_the_same_each_time(voice):
     clip = bundled_clips()[0]
-    first, second = voice.render(clip), voice.render(clip)
+    first, second = voice.render(clip).sound, voice.render(clip).sound
     assert torch.equal(first, second)
     assert len(first) == int(clip.inputs[1].sum()) * 256 == len(clip.natural)
     assert torch.isfinite(first).all()
@@ -36,19 +36,19 @@ def test_text_is_spoken_with_its_own_durations(voice):
 def test_durations_can_be_forced(voice):
     phones = torch.tensor([index_of(phone) for phone in ("pau", "hh", "ax", "l", "ow", "pau")])
     durations = torch.tensor([4, 5, 6, 7, 20, 4])
-    assert len(voice.render(Clip("forced", (phones, durations), 0.7))) == 46 * 256
+    assert len(voice.render(Clip("forced", (phones, durations), 0.7)).sound) == 46 * 256
 
 
 def test_f0_can_be_forced(voice):
     clip = bundled_clips()[0]
     phones, durations, f0_hz = clip.inputs
     raised = Clip("raised", (phones, durations, f0_hz * 1.2), clip.seconds)
-    assert not torch.allclose(voice.render(clip), voice.render(raised), atol=1e-2)
+    assert not torch.allclose(voice.render(clip).sound, voice.render(raised).sound, atol=1e-2)
 
 
 def test_unforced_leaves_the_sentence_to_the_model(voice):
     clip = bundled_clips()[0]
-    assert torch.equal(voice.render(voice.unforced(clip)), voice.module(clip.inputs[0]))
+    assert torch.equal(voice.render(voice.unforced(clip)).sound, voice.module(clip.inputs[0]))
 
 
 def test_both_families_of_sites_are_there(voice):
@@ -85,3 +85,13 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="unknown keys"):
         EmbeddedVoice.load(tmp_path / "other.safetensors")
+
+
+def test_another_seed_changes_the_noise_and_nothing_that_is_forced(voice):
+    clip = bundled_clips()[0]
+    own, same, other = (voice.render(voice.reseeded(clip, seed)).sound for seed in (0, 0, 1))
+    assert torch.equal(own, same)
+    assert torch.equal(own, voice.render(clip).sound)
+    assert len(other) == len(own)
+    assert not torch.allclose(other, own, atol=1e-4)
+    assert voice.reseeded(voice.unforced(clip), 1) is None

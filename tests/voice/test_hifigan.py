@@ -76,7 +76,7 @@ def test_a_checkpoint_with_weight_norm_renders_as_the_module_it_was(tmp_path: Pa
     voice = HifiganVoice.load(tmp_path / "g.pt")
     assert voice.config == TINY
     clip = voice.clip("a", speech(1003), 16000)
-    out = voice.render(clip)
+    out = voice.render(clip).sound
     assert out.shape == (992,)
     assert out.dtype == torch.float32
     assert clip.natural is not None
@@ -84,7 +84,7 @@ def test_a_checkpoint_with_weight_norm_renders_as_the_module_it_was(tmp_path: Pa
     assert clip.seconds == 992 / 16000
     with torch.inference_mode():
         torch.testing.assert_close(out, generator(log_mel(torch.from_numpy(speech(1003)[:992])[None], TINY.mel))[0, 0])
-    assert torch.equal(out, voice.render(clip))
+    assert torch.equal(out, voice.render(clip).sound)
     assert out.abs().max() <= 1.0
 
 
@@ -181,7 +181,7 @@ def test_the_released_v2_checkpoint_resynthesises_real_speech() -> None:
     found = discover(voice.module, lambda: voice.render(clip), clip.seconds)
     assert len(found.sites) == 78
     assert found.covered_share == 1.0
-    out = voice.render(clip)
+    out = voice.render(clip).sound
     assert clip.natural is not None
     assert out.shape == clip.natural.shape
     distance = (log_mel(out[None], V2.mel) - log_mel(torch.from_numpy(clip.natural)[None], V2.mel)).abs().mean()
