@@ -15,6 +15,17 @@ FULL_SCALE = 1.0 - 2.0**-15
 """The largest value that 16-bit audio can hold."""
 LAG_SECONDS = 0.1
 """How far a lag is looked for."""
+RAIL_STEP = 2.0**-9
+"""Samples this near to the outermost one lie with it at the rail: half the distance of two bf16 numbers."""
+CUT, STUCK = 1.01, 0.9
+"""Shares of the rail beyond which, and under which, the reference shows a sample there to be a fault."""
+DC_SECONDS = 0.5
+LEVEL_SECONDS = 1.0
+LEVEL_RANGE_DB = 10.0
+"""Stretches this far under the loudest say nothing about level."""
+STRETCH_SECONDS = 0.5
+CORRELATED, UPSIDE_DOWN = 0.1, -0.5
+"""Least correlation of clips whose polarity can be told, and that of a stretch below which its sign is another."""
 
 
 def finite(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
@@ -60,34 +71,85 @@ def lag_samples(*, reference: Samples | Clip, degraded: Samples | Clip, sample_r
     return float(best if best <= reach else len(found) - best)
 
 
+def _stretches(products: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Sum over every stretch of `size` samples, a tenth of it apart."""
+    running = np.concatenate([[0.0], np.cumsum(products)])
+    starts = np.arange(0, len(products) - size + 1, max(1, size // 10))
+    sums: npt.NDArray[np.float64] = running[starts + size] - running[starts]
+    return sums
+
+
 def polarity(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
-    """Sign of the correlation at lag 0: +1, or -1 where the waveform is upside down.
+    """Sign of the correlation at lag 0: +1, or -1 where the waveform, or half a second of it, is upside down.
+
+    Stretches of 0.5 s count from 20 dB under the loudest, and are upside down where they correlate below -0.5.
 
     Raises:
-        UndefinedScore: the clips do not correlate at all.
+        UndefinedScore: the clips correlate by less than 0.1, as when all phases were turned by 90 degrees.
     """
     first, second = _sounding(reference, degraded, sample_rate_hz)
-    sign = float(np.sign(np.dot(_centred(first), _centred(second))))
-    if sign == 0.0:
-        raise UndefinedScore("the clips do not correlate, so there is no polarity to compare")
-    return sign
+    clean, found = _centred(first), _centred(second)
+
+    def correlation(size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        powers = [_stretches(np.square(each), size) for each in (clean, found)]
+        scale = np.sqrt(np.maximum(powers[0] * powers[1], np.finfo(np.float64).tiny))
+        return _stretches(clean * found, size) / scale, powers[0]
+
+    whole = float(correlation(len(clean))[0][0])
+    if abs(whole) < CORRELATED:
+        raise UndefinedScore(f"the clips correlate by {whole:.2f} only, so there is no polarity to compare")
+    parts, power = correlation(min(len(clean), round(STRETCH_SECONDS * sample_rate_hz)))
+    turned = bool(np.any(parts[power >= 0.01 * power.max()] < UPSIDE_DOWN))
+    return -1.0 if whole < 0.0 or turned else 1.0
 
 
 def gain_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Change of level (root mean square) in dB, without sign."""
     first, second = _sounding(reference, degraded, sample_rate_hz)
-    before, after = (np.mean(np.square(clip.samples, dtype=np.float64)) for clip in (first, second))
-    return float(abs(10.0 * np.log10(after / before)))
+    return float(abs(20.0 * np.log10(_level(second) / _level(first))))
+
+
+def _level(clip: Clip) -> float:
+    return clip.once("level", lambda: float(np.sqrt(np.mean(np.square(clip.samples, dtype=np.float64)))))
+
+
+def gain_drift_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """How far the change of level differs between two seconds of the clip, dB: what `gain_db` averages away.
+
+    Stretches of 1 s, or of half the clip where that is shorter, no more than 10 dB under the loudest.
+    """
+    first, second = _sounding(reference, degraded, sample_rate_hz)
+    size = max(1, min(round(LEVEL_SECONDS * sample_rate_hz), len(first) // 2))
+    before, after = (_stretches(np.square(clip.samples, dtype=np.float64), size) for clip in (first, second))
+    loud = before >= before.max() * 10.0 ** (-LEVEL_RANGE_DB / 10.0)
+    # A stretch that became silent is as far down as a sound can be.
+    change = 10.0 * np.log10(np.maximum(after[loud] / before[loud], SILENT_PEAK**2))
+    return float(np.ptp(change))
 
 
 def dc(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
-    """Shift of the mean, in parts of full scale, without sign."""
+    """Largest shift of the mean over any 0.5 s (or the clip, where shorter), in parts of full scale, without sign."""
     first, second = pair(reference, degraded, sample_rate_hz)
-    return float(abs(np.mean(second.samples, dtype=np.float64) - np.mean(first.samples, dtype=np.float64)))
+    size = min(len(first), round(DC_SECONDS * sample_rate_hz))
+    shift = second.samples.astype(np.float64) - first.samples
+    return float(np.max(np.abs(_stretches(shift, size)))) / size
 
 
 def clipping(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
-    """Share of samples at full scale or beyond (0..1) above the reference's own share; never negative."""
+    """Share of samples (0..1) that a rail has cut off or holds fast, which the reference's own are not.
+
+    The rails are the clip's own highest and lowest value, at most full scale, so that a flat top is seen at any
+    level. A sample there is cut off where the reference, brought to the same level, goes more than 1 % beyond, and
+    stuck where the reference stays 10 % inside. One sample a side is free, as every waveform has a highest.
+    """
     first, second = pair(reference, degraded, sample_rate_hz)
-    before, after = (float(np.mean(np.abs(clip.samples) >= FULL_SCALE)) for clip in (first, second))
-    return max(0.0, after - before)
+    clean = first.samples * (_level(second) / _level(first))
+    count = 0
+    for sign in (1.0, -1.0):
+        found, wanted = sign * second.samples, sign * clean
+        rail = min(float(np.max(found)), FULL_SCALE)
+        if rail <= 0.0:
+            continue
+        there = wanted[found >= rail * (1.0 - RAIL_STEP)]
+        count += max(0, int(np.sum((there > CUT * rail) | (there < STUCK * rail))) - 1)
+    return count / len(second)
