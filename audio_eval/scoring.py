@@ -57,7 +57,7 @@ def remembering(degraded: Degraded, sample_rate_hz: int) -> Output:
     Raises:
         UndefinedScore: no sound: no samples, not mono, not floating point.
     """
-    return (degraded if isinstance(degraded, Output) else Output(degraded)).clip(sample_rate_hz)
+    return (degraded if isinstance(degraded, Output) else Output(degraded)).remembering(sample_rate_hz)
 
 
 def score_each(
