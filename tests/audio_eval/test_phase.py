@@ -19,7 +19,7 @@ def measure(distance, reference, degraded, rate=RATE):
 
 
 def anti_wrapped(angle):
-    """Ai and Ling, arXiv 2211.15974, eq. 6."""
+    """The anti-wrapping function of Ai and Ling, arXiv 2211.15974."""
     return abs(angle - 2 * math.pi * round(angle / (2 * math.pi)))
 
 
