@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="HiFi-GAN generator, its config.json beside it")
     parser.add_argument("--audio", metavar="DIR", help="recordings for it")
     parser.add_argument("--clips", type=int, default=8, help="of each set, at most")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
     parser.add_argument("--profile", nargs="+", default=list(PROFILES), choices=list(PROFILES))
     parser.add_argument("--gate", action="append", default=[], metavar='"METRIC OVER min|max LIMIT"', type=parse_gate)
     parser.add_argument("--only", nargs="+", default=list(DEFECTS), choices=list(DEFECTS), metavar="DEFECT")
@@ -71,19 +71,19 @@ def main() -> None:
     if (arguments.checkpoint is None) != (arguments.audio is None):
         parser.error("--checkpoint and --audio go together")
     torch.set_num_threads(1)
-    environment(arguments.jobs)
+    environment(arguments.workers)
     profiles = {name: (*PROFILES[name], *arguments.gate) for name in arguments.profile}
     told: list[dict[str, Any]] = []
     yardstick: Scores = ()
     for subject in subjects(arguments.checkpoint, arguments.audio, arguments.clips):
         begun = time.perf_counter()
-        with Panel(subject.originals, subject.sample_rate_hz, subject.naturals, arguments.jobs) as panel:
-            applied = {name: AppliedGates.of(gates, panel) for name, gates in profiles.items()}
-            if "bf16" in subject.renders:
-                metrics = dict.fromkeys(name for gates in applied.values() for name in gates.metrics)
-                yardstick = panel.score(subject.renders["bf16"], tuple(metrics))
-            yardsticks = {name: Yardstick(gates, yardstick) for name, gates in applied.items()}
-            told += run(subject, panel, yardsticks, arguments.only)
+        panel = Panel(subject.originals, subject.sample_rate_hz, subject.naturals, arguments.workers)
+        applied = {name: AppliedGates.of(gates, panel) for name, gates in profiles.items()}
+        if "bf16" in subject.renders:
+            metrics = dict.fromkeys(name for gates in applied.values() for name in gates.metrics)
+            yardstick = panel.score(subject.renders["bf16"], tuple(metrics))
+        yardsticks = {name: Yardstick(gates, yardstick) for name, gates in applied.items()}
+        told += run(subject, panel, yardsticks, arguments.only)
         print(f"{time.perf_counter() - begun:.0f} s", flush=True)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -98,12 +98,12 @@ def parse_gate(text: str) -> Gate:
         raise argparse.ArgumentTypeError(f'{text!r}: want "METRIC OVER min|max LIMIT" ({fault})') from fault
 
 
-def environment(jobs: int) -> None:
+def environment(workers: int) -> None:
     cpu = platform.processor() or platform.machine()
     listed = Path("/proc/cpuinfo")
     if listed.is_file():
         cpu = next((line.split(": ")[1] for line in listed.read_text().splitlines() if "model name" in line), cpu)
-    print(f"{platform.platform()}, {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {jobs} processes")
+    print(f"{platform.platform()}, {cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {workers} threads")
     packages = ("numpy", "scipy", "librosa", "pesq", "pystoi", "soxr", "torch")
     print(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages))
     print(f"resampler {RESAMPLER}")

@@ -27,7 +27,7 @@ class AppliedGates:
     @classmethod
     def of(cls, gates: Sequence[Gate], panel: Panel) -> "AppliedGates":
         """The gates that apply to the clips of a panel."""
-        chosen, _ = judgeable(gates, panel.material)
+        chosen, _ = judgeable(gates, panel.material, clips=len(panel.originals))
         metrics = tuple(dict.fromkeys(gate.metric for gate in chosen))
         return cls(tuple(sorted(chosen, key=_cost)), panel.score(panel.originals, metrics))
 

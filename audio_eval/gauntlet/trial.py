@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from audio_eval.clip import Samples
 from audio_eval.gauntlet.applied import AppliedGates, Scope, Yardstick
 from audio_eval.gauntlet.panel import Panel, Scores
+from audio_eval.judge import stages
 from precision.gates import Gate
 
-DEAR = ("pesq_nb", "pesq_wb", "stoi", "estoi", "pesq_change", "visqol")
-"""Metrics asked one by one, after all others at once, which share their spectra."""
 HALVINGS = 4
 """Between two graded strengths: a strength is found to a sixteenth of the distance."""
 
@@ -125,11 +124,10 @@ class Trial:
         if strength not in self.strengths:
             grosser = min(known for known in self.strengths if known > strength)
             gates = applied.refusing(self.scores(grosser, applied.metrics), scope)
-        metrics = dict.fromkeys(gate.metric for gate in gates)
         asked: list[str] = []
-        for group in (tuple(name for name in metrics if name not in DEAR), *((n,) for n in metrics if n in DEAR)):
-            asked += group
-            scores = self.scores(strength, group)
+        for names in stages(gates):
+            asked += names
+            scores = self.scores(strength, names)
             if applied.refusing(scores, scope, [gate for gate in gates if gate.metric in asked]):
                 return True
         return False
