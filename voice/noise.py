@@ -167,8 +167,11 @@ def _on_cpu(function: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any])
     for index, argument in enumerate(function._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             target: Tensor = args[index] if index < len(args) else kwargs[argument.name]
-            target.copy_(copies[id(target)])
-            if drawn is copies[id(target)]:
+            copy = copies[id(target)]
+            if target.shape != copy.shape:  # out= makes room for itself
+                target.resize_(copy.shape)
+            target.copy_(copy)
+            if drawn is copy:
                 return target
     return drawn.to(device)
 
