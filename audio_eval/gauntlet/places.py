@@ -5,7 +5,7 @@ All take mono samples [time], float32 or float64 in -1..1, finite, of at least 0
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
+from scipy import ndimage, signal
 
 from audio_eval.clip import Clip, Samples
 from audio_eval.pitch import HOP_SECONDS, track
@@ -21,6 +21,8 @@ PAUSE_SHARE = 0.1
 SIBILANT_HZ = 3000.0
 SOFT_DB = (15.0, 45.0)
 """How far under the loudest frame a fricative is soft."""
+VOWEL_FRAMES = 7
+"""Of 10 ms, all voiced and loud, in whose middle a vowel is sure to go on."""
 INNER = (0.1, 0.85)
 """The part of a clip in which one fault falls."""
 
@@ -51,19 +53,19 @@ def loud_moment(samples: Samples, sample_rate_hz: int, seed: int) -> int:
 
 
 def voiced_moment(samples: Samples, sample_rate_hz: int, seed: int) -> tuple[int, float]:
-    """Index of the sample at which a loud voiced frame begins, and its fundamental frequency in Hz.
+    """Index of a sample inside a loud vowel, and the fundamental frequency there in Hz.
 
     Raises:
         ValueError: no frame is voiced.
     """
-    clip = Clip(samples, sample_rate_hz)
-    found = track(clip)
+    found = track(Clip(samples, sample_rate_hz))
     starts = np.round(np.arange(len(found.voiced)) * HOP_SECONDS * sample_rate_hz).astype(int)
     levels = levels_db(samples, sample_rate_hz)
     frames = np.minimum(starts // round(FRAME_SECONDS * sample_rate_hz), len(levels) - 1)
-    if not found.voiced.any():
-        raise ValueError("no frame of the clip is voiced: there is no oscillator whose phase could slip")
-    chosen = _inner(found.voiced & (levels[frames] >= levels.max() - LOUD_DB), found.voiced)
+    vowel = found.voiced & (levels[frames] >= levels.max() - LOUD_DB)
+    # Where voice begins or ends there is no phase to go on from, and nobody hears a slip.
+    inside = ndimage.binary_erosion(vowel, np.ones(VOWEL_FRAMES, bool))
+    chosen = _inner(inside, found.voiced)
     frame = int(np.random.default_rng(seed).choice(chosen))
     return int(starts[frame]), float(found.f0_hz[frame])
 
@@ -71,11 +73,11 @@ def voiced_moment(samples: Samples, sample_rate_hz: int, seed: int) -> tuple[int
 def _inner(wanted: npt.NDArray[np.bool_], otherwise: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
     """Frames that are wanted, inside the clip where there are such."""
     place = np.arange(len(wanted)) / len(wanted)
-    inside = (place >= INNER[0]) & (place < INNER[1])
-    for mask in (wanted & inside, wanted, otherwise):
+    within = (place >= INNER[0]) & (place < INNER[1])
+    for mask in (wanted & within, wanted, otherwise):
         if mask is not None and mask.any():
             return np.flatnonzero(mask)
-    raise ValueError("no frame of the clip is loud")
+    raise ValueError("no frame of the clip is voiced: there is no oscillator whose phase could slip")
 
 
 def pauses(samples: Samples, sample_rate_hz: int) -> npt.NDArray[np.bool_]:
