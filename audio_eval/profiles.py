@@ -16,7 +16,8 @@ GUARDS = (
     Gate("length_samples", "worst", max=0.0),
     Gate("lag_samples", "worst", max=0.0),
     Gate("polarity", "worst", min=1.0),
-    Gate("gain_db", "worst", max=0.2),
+    Gate("gain_db", "worst", max=0.15),
+    Gate("gain_drift_db", "worst", max=0.2),
     Gate("dc", "worst", max=0.001),
     Gate("clipping", "worst", max=0.0001),
 )
@@ -31,7 +32,9 @@ TRANSPARENT = (
     Gate("pause_excess_db", "mean", max=0.5),
     Gate("group_delay_rad", "mean", max=0.16),
     Gate("instantaneous_frequency_rad", "mean", max=0.16),
+    Gate("worst_instantaneous_frequency_rad", "worst", max=0.25),
     Gate("f0_cents", "mean", max=12.0),
+    Gate("f0_drift_cents", "worst", max=5.0),
     Gate("voicing_error", "mean", max=0.015),
     *GUARDS,
 )
@@ -46,7 +49,9 @@ EIGHT_BIT = (
     Gate("pause_excess_db", "mean", max=1.0),
     Gate("group_delay_rad", "mean", max=0.25),
     Gate("instantaneous_frequency_rad", "mean", max=0.25),
+    Gate("worst_instantaneous_frequency_rad", "worst", max=0.5),
     Gate("f0_cents", "mean", max=20.0),
+    Gate("f0_drift_cents", "worst", max=10.0),
     Gate("voicing_error", "mean", max=0.05),
     *GUARDS,
 )
