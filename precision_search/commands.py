@@ -14,6 +14,8 @@ from precision.candidate import verdict_line
 from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
 from precision.study import LOG, Study, StudyError
+from precision_search.findings import findings
+from precision_search.judging import JudgingError, check_outputs, found_data, judge_files, write_csv, write_json
 from precision_search.jury import Heard, hear
 from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
@@ -30,7 +32,16 @@ class CommandError(ValueError):
     """A command that cannot be carried out as it was typed."""
 
 
-INPUT_ERRORS = (RecipeError, SetupError, CheckpointError, AudioFileError, StudyError, WorkerError, CommandError)
+INPUT_ERRORS = (
+    RecipeError,
+    SetupError,
+    CheckpointError,
+    AudioFileError,
+    StudyError,
+    WorkerError,
+    JudgingError,
+    CommandError,
+)
 
 
 @dataclass(frozen=True)
@@ -235,6 +246,32 @@ def _verdicts(digest: str, arithmetic: str, heard: Heard) -> tuple[dict[str, Any
     }
     said = "every gate kept" if heard.kept else "GATES BROKEN"
     return data, "\n".join([*gate_lines(gates), f"{said} in {arithmetic}"])
+
+
+def judge(
+    reference: Path,
+    degraded: Path,
+    natural: Path | None,
+    *,
+    profile: str,
+    gates: Path | None,
+    stop: bool,
+    workers: int,
+    json_path: Path | None,
+    csv_path: Path | None,
+    progress: Progress,
+) -> Answer:
+    """Hold clips on disk against gates, and write what was found where that is asked."""
+    check_outputs([path for path in (json_path, csv_path) if path is not None])
+    judged = judge_files(
+        reference, degraded, natural, profile=profile, gates=gates, stop=stop, workers=workers, progress=progress
+    )
+    data = found_data(judged)
+    if json_path is not None:
+        write_json(json_path, data)
+    if csv_path is not None:
+        write_csv(csv_path, judged)
+    return Answer(data, findings(judged, data))
 
 
 def report(folder: Path) -> Answer:

@@ -9,8 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from audio_eval.profiles import PROFILES
 from precision_search import commands
 from precision_search.progress import Progress
+
+_JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
+or two files. No model and no study is needed."""
+
+_JUDGE_EPILOG = """examples:
+  precision-search judge fp32/ int8/                          every gate of the profile transparent
+  precision-search judge fp32/ int8/ --natural recordings/    and PESQ's change against natural speech
+  precision-search judge a.wav b.wav --profile 8bit --stop    the verdict alone, cheap metrics first
+  precision-search judge fp32/ int8/ --gates gates.yaml --csv scores.csv --json found.json
+
+clips: mono, all of one sample rate, both of a pair of one length; nothing is aligned, as a shift is a fault to find.
+12 clips of 3 s or more are a good beginning; the table says what they can resolve.
+gates.yaml, as in a recipe:
+  gates: {profile: transparent, replace: [{metric: estoi, min: 0.99}], add: [{metric: lsd_db, over: tail, max: 3.5}]}
+exit codes: 0 every gate kept, 1 a gate broken, 2 bad input"""
 
 STOPPED = 130
 BAD_INPUT = 2
@@ -21,6 +37,7 @@ _EPILOG = """examples:
   precision-search run recipes/hifigan_blackhole.yaml --set model.checkpoint=generator_v2.pt --set data.audio=wavs/
   precision-search check my_recipe.yaml                   find every mistake without running anything
   precision-search run tts_blackhole --resume             go on where a run was stopped
+  precision-search judge fp32/ int8/                      hold any two folders of audio against the gates, clip by clip
 exit codes: 0 every gate kept, 1 a gate broken, 2 bad input, 130 stopped (run again with --resume)"""
 
 
@@ -67,13 +84,48 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report = command("report", "Write the report of a study again.", recipe=False)
     report.add_argument("study", type=Path, help="a study folder")
+    _add_judge(
+        subparsers.add_parser(
+            "judge",
+            help="Hold two folders of audio against fidelity gates.",
+            description=_JUDGE,
+            epilog=_JUDGE_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return parser
+
+
+def _add_judge(judge: argparse.ArgumentParser) -> None:
+    judge.add_argument("reference", type=Path, metavar="REFERENCE", help="folder or file: the clips as they should be")
+    judge.add_argument(
+        "degraded", type=Path, metavar="DEGRADED", help="folder or file: the same clips as they came out"
+    )
+    judge.add_argument(
+        "--natural", type=Path, metavar="FOLDER", help="the recordings that the reference imitates, of equal lengths"
+    )
+    promise = judge.add_mutually_exclusive_group()
+    promise.add_argument("--profile", choices=tuple(PROFILES), default="transparent", help="default: transparent")
+    promise.add_argument("--gates", type=Path, metavar="FILE", help="YAML with the gates to hold, or a recipe")
+    judge.add_argument("--json", metavar="FILE", help="write all that was found; - prints it in place of the table")
+    judge.add_argument("--csv", type=Path, metavar="FILE", help="write the scores, a row a clip")
+    judge.add_argument(
+        "--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
+    )
+    extent = judge.add_mutually_exclusive_group()
+    extent.add_argument("--all", action="store_true", help="score every metric of every clip (default)")
+    extent.add_argument(
+        "--stop",
+        action="store_true",
+        help="stop at the first metric with a broken gate; keeps all clips in memory, 4 MB a second of audio",
+    )
+    judge.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 process is needed, got {count}")
+        raise argparse.ArgumentTypeError(f"at least 1 worker is needed, got {count}")
     return count
 
 
@@ -89,10 +141,8 @@ def _run(parsed: argparse.Namespace) -> int:
         print(f"precision-search: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(
-            "\nprecision-search: stopped; nothing measured is lost: the same command with --resume goes on",
-            file=sys.stderr,
-        )
+        rest = "; nothing measured is lost: the same command with --resume goes on" if parsed.command == "run" else ""
+        print(f"\nprecision-search: stopped{rest}", file=sys.stderr)
         return STOPPED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -110,6 +160,9 @@ def _dispatch(parsed: argparse.Namespace) -> int:
         found = getattr(commands, parsed.command)(parsed.recipe, parsed.set)
     elif parsed.command == "evaluate":
         found = _evaluate(parsed)
+    elif parsed.command == "judge":
+        found = _judge(parsed)
+        parsed.json = parsed.json == "-"
     elif parsed.command == "report":
         found = commands.report(parsed.study)
     else:
@@ -122,6 +175,25 @@ def _evaluate(parsed: argparse.Namespace) -> "commands.Answer":
     progress = Progress(quiet=parsed.json)
     try:
         return commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
+    finally:
+        progress.end()
+
+
+def _judge(parsed: argparse.Namespace) -> "commands.Answer":
+    progress = Progress(quiet=parsed.quiet)
+    try:
+        return commands.judge(
+            parsed.reference,
+            parsed.degraded,
+            parsed.natural,
+            profile=parsed.profile,
+            gates=parsed.gates,
+            stop=parsed.stop,
+            workers=parsed.workers,
+            json_path=None if parsed.json in (None, "-") else Path(parsed.json),
+            csv_path=parsed.csv,
+            progress=progress,
+        )
     finally:
         progress.end()
 
