@@ -39,10 +39,11 @@ def _delayed(samples: Float, delay: float) -> Float:
 
 
 def pitch_drift(samples: Samples, sample_rate_hz: int, strength: float, seed: int) -> Planted:
-    """Pitch is `strength` cents too high for half a second, then too low, and so on: both clips end together."""
+    """Pitch is `strength` cents too high for half a second, then as many Hz too low, and so on: nothing gets late."""
     del seed
     time = np.arange(len(samples)) / sample_rate_hz
-    speed = np.where(np.floor(time / DRIFT_SECONDS) % 2 == 0, 2.0 ** (strength / 1200.0), 2.0 ** (-strength / 1200.0))
+    change = 2.0 ** (strength / 1200.0) - 1.0
+    speed = 1.0 + np.where(np.floor(time / DRIFT_SECONDS) % 2 == 0, change, -change)
     places = np.concatenate([[0.0], np.cumsum(speed)[:-1]])
     fine = signal.resample(np.pad(samples.astype(np.float64), (0, 1024)), (len(samples) + 1024) * OVERSAMPLING)
     warped: Float = ndimage.map_coordinates(fine, [places * OVERSAMPLING], order=5, mode="constant")

@@ -95,7 +95,7 @@ class Trial:
 
     def caught(self, applied: AppliedGates, scope: Scope) -> Caught | None:
         """Where the defect begins to be refused; None where the grossest strength escapes."""
-        begun = self._begin(lambda strength: self._refused(applied, scope, strength))
+        begun = self._begin(lambda strength: self.refused(applied, scope, strength))
         if begun is None:
             return None
         return Caught(begun, applied.refusing(self.scores(begun.strength, applied.metrics), scope))
@@ -118,7 +118,7 @@ class Trial:
             low, high = (low, middle) if holds(middle) else (middle, high)
         return Begun(high, exact=True)
 
-    def _refused(self, applied: AppliedGates, scope: Scope, strength: float) -> bool:
+    def refused(self, applied: AppliedGates, scope: Scope, strength: float) -> bool:
         """Whether any gate refuses it, asked from cheap to dear; between graded strengths only likely ones are."""
         gates = applied.gates
         if strength not in self.strengths:
