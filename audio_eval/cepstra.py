@@ -15,7 +15,7 @@ SCALE_DB = 10.0 * math.sqrt(2.0) / math.log(10.0)
 
 def _window(sample_rate_hz: int) -> int:
     """FFT size of 43 to 85 ms: the shortest power of two whose bins fill the narrowest mel band."""
-    return 1 << max(5, math.ceil(math.log2(sample_rate_hz / WIDEST_MEL_BIN_HZ)))
+    return 1 << max(8, math.ceil(math.log2(sample_rate_hz / WIDEST_MEL_BIN_HZ)))
 
 
 def _mel_powers(clip: Clip) -> npt.NDArray[np.float32]:

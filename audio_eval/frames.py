@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from audio_eval.clip import Clip, Samples, UndefinedScore, pair
+from audio_eval.clip import SILENT_PEAK, Clip, Samples, UndefinedScore, pair
 from audio_eval.spectra import FLOOR_DB, bin_at, squared_db
 
 SHORT_SECONDS = 0.008
@@ -116,7 +116,7 @@ def pause_excess_db(*, reference: Samples | Clip, degraded: Samples | Clip, samp
     which mask the hiss that they hide: what is measured is then their rise.
     """
     first, second = pair(reference, degraded, sample_rate_hz)
-    size = round(QUIET_FRAME_SECONDS * sample_rate_hz)
+    size = max(1, round(QUIET_FRAME_SECONDS * sample_rate_hz))
     count = len(first) // size
     if count < 1 / QUIET_SHARE:
         raise UndefinedScore(f"{first.seconds:.3f} s are too short to find pauses in; use at least 0.2 s")
@@ -127,7 +127,8 @@ def pause_excess_db(*, reference: Samples | Clip, degraded: Samples | Clip, samp
         return means
 
     quiet, noisy = power(first), power(second)
-    loudest_dbfs = 10.0 * np.log10(np.max(quiet))
+    # The peak that `pair` asked for may lie behind the last whole frame.
+    loudest_dbfs = 10.0 * np.log10(np.max(quiet, initial=SILENT_PEAK**2))
     floor_dbfs = np.clip(PAUSE_FLOOR_DBFS, loudest_dbfs - FLOOR_DB, loudest_dbfs - PAUSE_FLOOR_UNDER_SPEECH_DB)
     floor = 10.0 ** (floor_dbfs / 10.0)
     chosen = np.argsort(quiet, kind="stable")[: max(1, round(count * QUIET_SHARE))]

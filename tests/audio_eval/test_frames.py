@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal
 
+from audio_eval.cepstra import mcd_db
 from audio_eval.clip import Clip, UndefinedScore
 from audio_eval.frames import fricative_db, pause_excess_db, worst_lsd_db
 from audio_eval.spectra import lsd_db
@@ -231,3 +232,32 @@ def test_without_pauses_hiss_is_masked(hiss):
     noise = 0.1 * hiss
     hissing = noise + 10 ** (-60 / 20) * np.random.default_rng(1).standard_normal(len(hiss))
     assert pause_excess_db(reference=noise, degraded=hissing, sample_rate_hz=RATE) < 0.05
+
+
+KINDS = {
+    "speech": lambda n, rng: np.sin(np.arange(n) * 0.1) * np.sin(np.arange(n) * 3e-4) + 1e-3 * rng.standard_normal(n),
+    "noise": lambda n, rng: 0.1 * rng.standard_normal(n),
+    "zeros": lambda n, _: np.zeros(n),
+    "constant": lambda n, _: np.full(n, 0.5),
+    "impulse": lambda n, _: (np.arange(n) == n // 2) * 0.9,
+    "last sample": lambda n, _: (np.arange(n) == n - 1) * 2e-5,
+    "huge": lambda n, rng: 9e5 * rng.uniform(-1, 1, n),
+    "tiny": lambda n, rng: 1e-200 * rng.standard_normal(n),
+}
+
+
+@given(
+    kinds=st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(KINDS))),
+    length=st.sampled_from([1, 2, 100, 400, 2500, 9001]),
+    rate=st.sampled_from([1, 100, 4000, 8000, 22050, 96000]),
+)
+def test_hostile_pairs_get_a_finite_score_or_a_clear_error(kinds, length, rate):
+    rng = np.random.default_rng(0)
+    reference, degraded = (KINDS[kind](length, rng) for kind in kinds)
+    for metric in (*METRICS, mcd_db):
+        try:
+            score = metric(reference=reference, degraded=degraded, sample_rate_hz=rate)
+        except UndefinedScore:
+            continue
+        assert np.isfinite(score)
+        assert score >= 0.0
