@@ -1,12 +1,13 @@
-"""PesqProcess: one lasting child that runs PESQ, so that its crashes and hangs become errors here.
+"""PesqPool: lasting children that run PESQ, so that its crashes and hangs become errors here.
 
-The child is a plain `python pesq_worker.py`, not a multiprocessing one: nothing imports the caller's main module
-again, so scripts and notebooks need no guard. It is started at the first score, again after it died, and anew in a
-forked process; it ends with its parent, whose end closes its stdin.
+A child is a plain `python pesq_worker.py`, not a multiprocessing one: nothing imports the caller's main module again,
+so scripts and notebooks need no guard. One is started when a score is asked for and none is free, again after it died,
+and anew in a forked process; it ends with its parent, whose end closes its stdin.
 """
 
 import atexit
 import os
+import queue
 import struct
 import subprocess
 import sys
@@ -20,106 +21,148 @@ import numpy.typing as npt
 from audio_eval.clip import UndefinedScore
 from audio_eval.pesq_worker import REPLY, REQUEST
 
-TIMEOUT_SECONDS = 120.0
-"""For one piece of at most 30 s: half a second of work for speech, up to 20 s where utterances are many."""
+Audio32 = npt.NDArray[np.float32]
 
 
 class PesqProcess:
-    """A child that scores; safe to share between threads.
+    """A child that scores, for one thread at a time.
 
     Args:
-        timeout_seconds: after it the child is stopped and the score undefined.
         command: what to start; the default is the worker beside this file.
     """
 
-    def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS, command: tuple[str, ...] | None = None) -> None:
+    def __init__(self, command: tuple[str, ...] | None = None) -> None:
         # -P: this folder must not come before the standard library on the child's path.
         self.command = command or (sys.executable, "-P", str(Path(__file__).with_name("pesq_worker.py")))
-        self.timeout_seconds = timeout_seconds
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        self.child: subprocess.Popen[bytes] | None = None
 
-    def score(
-        self, mode: str, rate: int, reference: npt.NDArray[np.float32], degraded: npt.NDArray[np.float32]
-    ) -> float:
+    def score(self, mode: str, rate: int, reference: Audio32, degraded: Audio32, *, timeout_seconds: float) -> float:
         """PESQ of two pieces of equal length at 8000 or 16000 Hz; `mode` is wb or nb.
 
         Raises:
             UndefinedScore: PESQ refused the pieces, crashed on them, or did not answer in time.
         """
         request = struct.pack(REQUEST, mode.encode(), rate, len(reference)) + reference.tobytes() + degraded.tobytes()
-        with self._lock:
-            child = self._started()
-            late = threading.Event()
+        child = self._started()
+        late = threading.Event()
 
-            def stop() -> None:
-                late.set()
-                child.kill()
+        def stop() -> None:
+            late.set()
+            child.kill()
 
-            timer = threading.Timer(self.timeout_seconds, stop)
-            timer.start()
-            try:
-                status, body = _exchange(child, request)
-            except (EOFError, OSError) as fault:
-                self._stop()
-                if late.is_set():
-                    raise UndefinedScore(f"PESQ gave no score within {self.timeout_seconds:g} s") from fault
-                raise UndefinedScore(f"PESQ's own code crashed on these clips (exit {child.returncode})") from fault
-            except BaseException:
-                # Ctrl-C between question and answer: the next score must not read this one's answer.
-                self._stop()
-                raise
-            finally:
-                timer.cancel()
+        timer = threading.Timer(timeout_seconds, stop)
+        timer.start()
+        try:
+            status, body = _exchange(child, request)
+        except (EOFError, OSError) as fault:
+            self.close()
+            if late.is_set():
+                raise UndefinedScore(f"PESQ gave no score within {timeout_seconds:.2g} s") from fault
+            raise UndefinedScore(f"PESQ's own code crashed on these clips (exit {child.returncode})") from fault
+        except BaseException:
+            # Ctrl-C between question and answer: the next score must not read this one's answer.
+            self.close()
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            if late.is_set():
+                self.close()
         if status != b"ok":
             raise UndefinedScore(f"PESQ has no score for these clips: {body.decode(errors='replace')}")
         value: float = struct.unpack("<d", body)[0]
         return value
 
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self.child is None or self.child.poll() is not None:
+            self.close()
+            # Without buffers: what is in one when another thread forks would be written twice.
+            self.child = subprocess.Popen(self.command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self.child
+
     def close(self) -> None:
         """End the child, if there is one; the next score starts another."""
-        with self._lock:
-            self._stop()
+        child, self.child = self.child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            _let_go(child)
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._owner != os.getpid():
-            # A forked process shares its parent's pipes; two must not talk on one.
-            self._child, self._owner = None, os.getpid()
-            atexit.register(self.close)
-        if self._child is None or self._child.poll() is not None:
-            self._stop()
-            self._child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        return self._child
+    def forget(self) -> None:
+        """Let go of a child that belongs to the process from which this one was forked."""
+        child, self.child = self.child, None
+        if child is not None:
+            _let_go(child)
+            child.returncode = 0  # It is not ours to wait for.
 
-    def _stop(self) -> None:
-        child, self._child = self._child, None
-        if child is None or self._owner != os.getpid():
-            return
-        child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
+
+class PesqPool:
+    """Children that score at once, one for every thread that asks; safe to share between threads and to fork.
+
+    Args:
+        most: children at most; by default as many as there are processors. A thread beyond waits for a free one.
+        command: as in PesqProcess.
+    """
+
+    def __init__(self, most: int | None = None, command: tuple[str, ...] | None = None) -> None:
+        self._most = most or os.cpu_count() or 1
+        self._command = command
+        self._renew()
+        atexit.register(self.close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _renew(self) -> None:
+        self.processes = [PesqProcess(self._command) for _ in range(self._most)]
+        # Last in, first out: no second child is started while the first can do it all.
+        self._free: queue.LifoQueue[PesqProcess] = queue.LifoQueue()
+        for process in self.processes:
+            self._free.put(process)
+
+    def _forked(self) -> None:
+        # Two processes must not talk on one pipe, and locks may be held by threads that are not here.
+        for process in self.processes:
+            process.forget()
+        self._renew()
+
+    def score(self, mode: str, rate: int, reference: Audio32, degraded: Audio32, *, timeout_seconds: float) -> float:
+        """As `PesqProcess.score`; the time begins once a child is free."""
+        process = self._free.get()
+        try:
+            return process.score(mode, rate, reference, degraded, timeout_seconds=timeout_seconds)
+        finally:
+            self._free.put(process)
+
+    def close(self) -> None:
+        """End every child; the next scores start others."""
+        for process in self.processes:
+            process.close()
+
+
+def _let_go(child: subprocess.Popen[bytes]) -> None:
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            stream.close()
 
 
 def _exchange(child: subprocess.Popen[bytes], request: bytes) -> tuple[bytes, bytes]:
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdin.write(request)
-    child.stdin.flush()
+    left = memoryview(request)
+    while left:
+        left = left[child.stdin.write(left) :]
     status, length = struct.unpack(REPLY, _read(child.stdout, struct.calcsize(REPLY)))
     return status, _read(child.stdout, length)
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
+    data = b""
+    while len(data) < size:
+        more = stream.read(size - len(data))
+        if not more:
+            raise EOFError
+        data += more
     return data
 
 
-PESQ_PROCESS = PesqProcess()
+PESQ_POOL = PesqPool()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, tokens
+from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, stoi, tokens
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
 from audio_eval.output import Logits, Output
 
@@ -114,8 +114,8 @@ _TABLE = (
     Metric("f0_cents", pitch.f0_cents, "cents", "lower"),
     Metric("f0_drift_cents", pitch.f0_drift_cents, "cents", "lower"),
     Metric("voicing_error", pitch.voicing_error, "share", "lower"),
-    Metric("stoi", perceptual.stoi, "share", "higher", dear=True),
-    Metric("estoi", perceptual.estoi, "share", "higher", dear=True),
+    Metric("stoi", stoi.stoi, "share", "higher", dear=True),
+    Metric("estoi", stoi.estoi, "share", "higher", dear=True),
     Metric("pesq_nb", perceptual.pesq_nb, "MOS-LQO", "higher", dear=True),
     Metric("pesq_wb", perceptual.pesq_parity, "MOS-LQO", "higher", dear=True, above_hz=15999),
     Metric("pesq_change", perceptual.pesq_change, "MOS-LQO", "higher", dear=True, needs_natural=True, above_hz=15999),
