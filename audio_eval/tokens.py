@@ -2,8 +2,8 @@
 
 Logits are floating point [steps, vocabulary], one array or a mapping of heads (`text`, `audio.0`, `audio.1` ...) that
 may differ in steps and vocabulary; scores are taken head by head and every head counts alike. All is computed in
-float64. Whatever is added to all logits of a step changes nothing. -inf masks a token out; NaN, +inf, a step with all
-tokens masked, other shapes, no steps and fewer than two tokens raise `UndefinedScore`.
+float64. Whatever is added to all logits of a step changes nothing. -inf, or less than -1e30, masks a token out; NaN,
++inf, a step with all tokens masked, other shapes, no steps and fewer than two tokens raise `UndefinedScore`.
 """
 
 import math
@@ -24,6 +24,8 @@ ONLY_HEAD = "tokens"
 """Name of the head where the logits come without one."""
 BLOCK = 1 << 20
 """Logits widened to float64 at a time."""
+MASKED_NATS = 1e30
+"""A token so much less likely than another is masked: masks are written as -inf or as the lowest of a format."""
 
 
 class Heads:
@@ -135,7 +137,7 @@ def _divergence(first: Heads, second: Heads, head: str) -> Steps:
             with np.errstate(over="ignore"):
                 change = np.subtract(log_first, moved - after[rows, None], where=possible, out=np.zeros_like(block))
                 found[rows] = np.sum(probability * change, axis=1)
-        infinite = np.flatnonzero(~np.isfinite(found))
+        infinite = np.flatnonzero(~(found < MASKED_NATS))
         if infinite.size:
             raise UndefinedScore(
                 f"head {head}: the degraded model rules out tokens that the reference may choose in {infinite.size} "
@@ -216,6 +218,6 @@ def _surprise(heads: Heads, head: str, tokens: Tokens) -> Steps:
         raise UndefinedScore(f"head {head}: tokens lie in 0..{logits.shape[1] - 1}, got {chosen.min()}..{chosen.max()}")
     likely = logits[np.arange(len(chosen)), chosen].astype(np.float64)
     surprise: Steps = heads.normalizer(head) - (likely - heads.largest(head))
-    if not np.all(np.isfinite(surprise)):
+    if not np.all(surprise < MASKED_NATS):
         raise UndefinedScore(f"head {head}: a token that was forced is masked out; its perplexity is infinite")
     return surprise

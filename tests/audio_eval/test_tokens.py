@@ -143,6 +143,8 @@ def test_what_is_masked():
             UndefinedScore, match=r"head tokens: .* rules out tokens .* in 1 steps, the first of them st"
         ):
             metric(reference=log([0.5, 0.5], [0.4, 0.6]), degraded=log([0.5, 0.5], [0.0, 1.0]))
+        with pytest.raises(UndefinedScore, match="rules out tokens"):
+            metric(reference=np.zeros((2, 3)), degraded=np.array([[0.0, 0.0, -1.7e308]] * 2))
     # A mask of a large negative number is a mask.
     lowest = float(np.finfo(np.float32).min)
     masked = [np.where(np.isinf(x), lowest, x) for x in (reference, degraded)]
@@ -181,6 +183,12 @@ def test_tokens_that_do_not_fit(chosen, text):
     logits = log([0.5, 0.5], [0.0, 1.0])
     with pytest.raises(UndefinedScore, match=text):
         perplexity_change(reference=logits, degraded=logits, tokens=chosen)
+
+
+def test_a_forced_token_masked_by_a_large_negative_number_is_masked():
+    logits = np.array([[0.0, np.finfo(np.float32).min]])
+    with pytest.raises(UndefinedScore, match="forced is masked out"):
+        perplexity_change(reference=np.zeros((1, 2)), degraded=logits, tokens=np.array([1]))
 
 
 def test_a_perplexity_beyond_all_numbers_is_undefined():
