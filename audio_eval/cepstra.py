@@ -31,9 +31,10 @@ def mcd_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_h
     Source: Kubichek, "Mel-cepstral distance measure for objective speech quality assessment", IEEE PACRIM 1993, on
     the scale on which it is reported since: order 24, c0 left out, so that gain is no damage. Coefficient m is
     (1 / 80) * sum over bands b of ln(power b) * cos(pi * m * (b + 0.5) / 80), the one-sided cepstrum of the log
-    magnitude, over 80 Slaney bands up to 0.92 of Nyquist; SPTK's warped cepstra give nearly the same number. Bands
-    count down to 80 dB under the reference's strongest. Frames are compared as they lie: pauses count, nothing is
-    warped in time. Copy synthesis by a vocoder scores about 2 dB against the recording, text to speech 4 to 8.
+    magnitude, over 80 Slaney bands up to 0.92 of Nyquist; SPTK's warped cepstra agree within 3 % on changes of the
+    envelope and 16 % on added noise. Bands count down to 80 dB under the reference's strongest. Frames are compared
+    as they lie: pauses count, nothing is warped in time. HiFi-GAN V2 on recorded mels scores 2.3 dB against the
+    recording, the same network in bf16 0.8 dB against itself in fp32.
 
     0 for identical clips. NaN, Inf, a silent reference, lengths that differ and clips shorter than one window (43 to
     85 ms) raise `UndefinedScore`.
