@@ -92,6 +92,8 @@ def judgeable(
 ) -> tuple[tuple[Gate, ...], tuple[Unjudged, ...]]:
     """The gates that apply to such clips, and those that do not with the reason.
 
+    Gates on what such a model does not make at all are in neither: a profile has gates for models of every kind.
+
     Args:
         gates: on metrics of the suite.
         material: what there is of the clips.
@@ -103,6 +105,8 @@ def judgeable(
     kept: list[Gate] = []
     left: list[Unjudged] = []
     for gate, metric in zip(gates, known_metrics(gate.metric for gate in gates), strict=True):
+        if metric.misfit(material) is not None:
+            continue
         reason = metric.inapplicable(material)
         if reason is None and clips == 1 and gate.over in BOUNDS:
             reason = "a confidence bound needs at least 2 clips"

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audio_eval.clip import Clip, Samples, as_clip
+from audio_eval.tokens import Heads
 
 Logits = Mapping[str, npt.NDArray[np.float32]]
 """Head -> [steps, vocabulary], each step given the same tokens before it: `text`, or `text.NAME`, and `audio.0`,
@@ -20,10 +21,19 @@ class Output:
     samples: Samples | Clip | None
     """[time] in -1..1; None for a model that makes no sound."""
     logits: Logits = field(default_factory=dict)
+    _kinds: dict[str, Heads] = field(default_factory=dict, init=False, repr=False)
+
+    def heads(self, kind: str) -> Heads:
+        """The heads of a kind, which remember what metrics compute from them; UndefinedScore where there are none."""
+        if kind not in self._kinds:
+            self._kinds[kind] = Heads({head: v for head, v in self.logits.items() if head.partition(".")[0] == kind})
+        return self._kinds[kind]
 
     def remembering(self, sample_rate_hz: int) -> "Output":
         """The same, its samples as a Clip that remembers what metrics compute from it."""
-        return self if self.samples is None else Output(as_clip(self.samples, sample_rate_hz), self.logits)
+        if self.samples is None or isinstance(self.samples, Clip):
+            return self
+        return Output(as_clip(self.samples, sample_rate_hz), self.logits)
 
     @property
     def signal(self) -> Samples:

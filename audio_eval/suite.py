@@ -8,7 +8,7 @@ from typing import Literal
 
 from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, stoi, tokens
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
-from audio_eval.output import Logits, Output
+from audio_eval.output import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,21 @@ class Metric:
         """The value that has this amplitude."""
         return amplitude**2 if self.power else amplitude
 
-    def inapplicable(self, material: Material) -> str | None:
-        """Why the metric says nothing about such clips, or None where it applies."""
+    def misfit(self, material: Material) -> str | None:
+        """Why the metric is for models or renders of another kind, or None where it is for this kind."""
         if self.free != material.free:
             return f"{self.name} hears renders with {'nothing' if self.free else 'durations and tokens'} forced"
         if self.heads:
             named = any(head.partition(".")[0] == self.heads for head in material.heads)
             return None if named else f"the model has no {self.heads} tokens"
-        if not material.has_sound:
-            return "the model makes no sound"
+        return None if material.has_sound else "the model makes no sound"
+
+    def inapplicable(self, material: Material) -> str | None:
+        """Why the metric says nothing about such clips, or None where it applies."""
+        if (other := self.misfit(material)) is not None:
+            return other
+        if self.heads:
+            return None
         if material.sample_rate_hz <= self.above_hz:
             return (
                 f"{self.name} needs a sample rate above {self.above_hz} Hz, the clips have {material.sample_rate_hz} Hz"
@@ -88,6 +94,7 @@ _TABLE = (
     Metric("f0_mean_cents", free_running.f0_mean_cents, "cents", "lower", free=True),
     Metric("f0_spread_cents", free_running.f0_spread_cents, "cents", "lower", free=True),
     Metric("voiced_share_change", free_running.voiced_share_change, "share", "lower", free=True),
+    Metric("dtw_mcd_db", free_running.dtw_mcd_db, "dB", "lower", free=True),
     Metric("finite", guards.finite, "share", "higher"),
     Metric("length_samples", guards.length_samples, "samples", "lower"),
     Metric("clipping", guards.clipping, "share", "lower"),
@@ -158,14 +165,15 @@ class ReferenceClip:
     free: bool = False
     _clip: Clip | None = field(init=False, repr=False)
     _natural: Clip | None = field(init=False, repr=False)
-    _logits: Logits = field(init=False, repr=False)
+    _output: Output = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        samples, logits = _parts(self.reference)
+        output = _output_of(self.reference)
         natural = None if self.natural is None else Clip(self.natural, self.sample_rate_hz)
-        object.__setattr__(self, "_clip", None if samples is None else as_clip(samples, self.sample_rate_hz))
+        clip = None if output.samples is None else as_clip(output.samples, self.sample_rate_hz)
+        object.__setattr__(self, "_clip", clip)
         object.__setattr__(self, "_natural", natural)
-        object.__setattr__(self, "_logits", logits)
+        object.__setattr__(self, "_output", output)
 
     @property
     def material(self) -> Material:
@@ -174,7 +182,7 @@ class ReferenceClip:
             self.sample_rate_hz,
             has_natural=self._natural is not None,
             has_sound=self._clip is not None,
-            heads=tuple(self._logits),
+            heads=tuple(self._output.logits),
             free=self.free,
         )
 
@@ -188,35 +196,30 @@ class ReferenceClip:
             UndefinedScore: a metric has no value for this pair; the text names it.
         """
         chosen = known_metrics(metrics)
-        samples, logits = _parts(degraded)
-        clip = None if samples is None else as_clip(samples, self.sample_rate_hz)
+        output = _output_of(degraded)
+        clip = None if output.samples is None else as_clip(output.samples, self.sample_rate_hz)
         scores: dict[str, float] = {}
         for metric in chosen:
             try:
                 reason = metric.inapplicable(self.material)
                 if reason is not None:
                     raise UndefinedScore(reason)
-                scores[metric.name] = self._score(metric, clip, logits)
+                scores[metric.name] = self._score(metric, clip, output)
             except UndefinedScore as fault:
                 raise UndefinedScore(f"{metric.name}: {fault}") from fault
         return scores
 
-    def _score(self, metric: Metric, clip: Clip | None, logits: Logits) -> float:
+    def _score(self, metric: Metric, clip: Clip | None, output: Output) -> float:
         if metric.heads:
-            reference, degraded = (_of_kind(found, metric.heads) for found in (self._logits, logits))
-            return metric.function(reference=reference, degraded=degraded)
+            return metric.function(reference=self._output.heads(metric.heads), degraded=output.heads(metric.heads))
         if clip is None:
             raise UndefinedScore("the degraded clip has no sound")
         given = {"natural": self._natural} if metric.needs_natural else {}
         return metric.function(reference=self._clip, degraded=clip, sample_rate_hz=self.sample_rate_hz, **given)
 
 
-def _parts(output: Samples | Clip | Output) -> tuple[Samples | Clip | None, Logits]:
-    return (output.samples, output.logits) if isinstance(output, Output) else (output, {})
-
-
-def _of_kind(logits: Logits, kind: str) -> Logits:
-    return {head: values for head, values in logits.items() if head.partition(".")[0] == kind}
+def _output_of(given: Samples | Clip | Output) -> Output:
+    return given if isinstance(given, Output) else Output(given)
 
 
 def common(materials: Sequence[Material]) -> Material:

@@ -6,7 +6,6 @@ float64. Whatever is added to all logits of a step changes nothing. -inf, or les
 +inf, a step with all tokens masked, other shapes, no steps and fewer than two tokens raise `UndefinedScore`.
 """
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -18,7 +17,6 @@ from audio_eval.clip import T, UndefinedScore
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 Steps: TypeAlias = npt.NDArray[np.float64]
 """One number a step [steps]."""
-Tokens: TypeAlias = npt.NDArray[np.integer[Any]]
 
 ONLY_HEAD = "tokens"
 """Name of the head where the logits come without one."""
@@ -178,46 +176,3 @@ def worst_kl_nats(*, reference: Given, degraded: Given) -> float:
     """
     first, second = _paired(reference, degraded)
     return float(max(np.max(_divergence(first, second, head)) for head in first.logits))
-
-
-def perplexity_change(*, reference: Given, degraded: Given, tokens: Tokens | Mapping[str, Tokens]) -> float:
-    """Relative change of the perplexity of the tokens forced: 0.01 is 1 % more, negative is less.
-
-    Perplexity is the exponential of the mean negative log probability. Noise that makes as many tokens likelier as
-    unlikelier leaves it as it was: it shows a loss of knowledge, not a distance; `kl_nats` is that.
-
-    Args:
-        reference: logits.
-        degraded: logits of the same heads and shapes.
-        tokens: integers [steps] in 0..vocabulary - 1 by head: those that came out of each step when it was forced.
-
-    Raises:
-        UndefinedScore: as the module says, tokens that do not fit the logits, or a token forced that is masked.
-    """
-    first, second = _paired(reference, degraded)
-    forced = dict(tokens) if isinstance(tokens, Mapping) else {ONLY_HEAD: tokens}
-    if forced.keys() != first.logits.keys():
-        raise UndefinedScore(f"tokens are given for {', '.join(forced)}, logits for {', '.join(first.logits)}")
-    losses = [
-        np.mean(_surprise(second, head, chosen) - _surprise(first, head, chosen)) for head, chosen in forced.items()
-    ]
-    change = np.mean(losses)
-    if change > math.log(np.finfo(np.float64).max):
-        raise UndefinedScore(f"the perplexity grows by a factor of exp({change:.3g}), more than a float64 holds")
-    return math.expm1(change)
-
-
-def _surprise(heads: Heads, head: str, tokens: Tokens) -> Steps:
-    """Negative log probability of each step's forced token [steps]."""
-    logits, chosen = heads.logits[head], np.asarray(tokens)
-    if not np.issubdtype(chosen.dtype, np.integer) or chosen.shape != logits.shape[:1]:
-        raise UndefinedScore(
-            f"head {head}: tokens are integers [steps], {len(logits)} of them; got {chosen.dtype} {chosen.shape}"
-        )
-    if chosen.min() < 0 or chosen.max() >= logits.shape[1]:
-        raise UndefinedScore(f"head {head}: tokens lie in 0..{logits.shape[1] - 1}, got {chosen.min()}..{chosen.max()}")
-    likely = logits[np.arange(len(chosen)), chosen].astype(np.float64)
-    surprise: Steps = heads.normalizer(head) - (likely - heads.largest(head))
-    if not np.all(surprise < MASKED_NATS):
-        raise UndefinedScore(f"head {head}: a token that was forced is masked out; its perplexity is infinite")
-    return surprise

@@ -24,11 +24,13 @@ from backends.tenstorrent.backend import TenstorrentBackend
 from precision.candidate import Split
 from precision.policy import Scheme
 from precision.recipe import Known, Recipe, load_recipe
+from precision.sections import GatesSection
 from precision.site import Site
 from precision.space import resolve_space
 from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.family import COMPARISONS
 from voice.hifigan import HifiganVoice
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
 from voice.sites import Discovery, discover
@@ -205,9 +207,26 @@ def make_setting(recipe: Recipe) -> Setting:
             for name in unfit
         ]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
-    return Setting(
+    setting = Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
+    _refuse_gates(setting)
+    return setting
+
+
+def _refuse_gates(setting: Setting) -> None:
+    """Refuse gates that the recipe itself sets, not its profile, on what such a model does not make."""
+    written = setting.recipe.written.gates
+    own = (*written.add, *written.replace) if isinstance(written, GatesSection) else written
+    mistakes = []
+    for metric in dict.fromkeys(METRICS[gate.metric] for gate in own):
+        reason = metric.misfit(replace(setting.material("held_back"), free=metric.free))
+        if metric.free and not COMPARISONS[setting.voice.family].free:
+            reason = f"nothing is forced on a {setting.voice.family}, so there is no render without it"
+        if reason is not None:
+            mistakes.append(f"{metric.name}: {reason}")
+    if mistakes:
+        raise SetupError("gates: cannot be judged on this model; leave them out\n  " + "\n  ".join(mistakes))
 
 
 def _short(voice: Voice, clip: Clip) -> Callable[[], Tensor]:

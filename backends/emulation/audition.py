@@ -38,7 +38,7 @@ class Bench:
 
     @classmethod
     def of(cls, gates: Sequence[Gate], material: Material) -> "Bench":
-        """Part the gates that apply to these clips from those that cannot be judged on them."""
+        """Part the gates that apply to these clips from those that cannot be judged on them, and from the free ones."""
         forced = [gate for gate in gates if not METRICS[gate.metric].free]
         free = tuple(gate for gate in gates if METRICS[gate.metric].free)
         return cls(*judgeable(forced, material), free)

@@ -10,7 +10,7 @@ from scipy.special import rel_entr, softmax
 
 from audio_eval import tokens
 from audio_eval.clip import UndefinedScore
-from audio_eval.tokens import Heads, kl_nats, perplexity_change, token_agreement, worst_kl_nats
+from audio_eval.tokens import Heads, kl_nats, token_agreement, worst_kl_nats
 
 METRICS = [token_agreement, kl_nats, worst_kl_nats]
 DISTANCES = [kl_nats, worst_kl_nats]
@@ -99,8 +99,6 @@ def test_never_negative_zero_for_identical_and_blind_to_a_constant(logits, data)
     assert mean <= worst * (1 + 1e-12)
     assert 0.0 <= token_agreement(reference=logits, degraded=other) <= 1.0
     assert token_agreement(reference=logits, degraded=logits) == 1.0
-    chosen = np.argmax(logits, axis=1)
-    assert perplexity_change(reference=logits, degraded=logits, tokens=chosen) == 0.0
 
 
 def test_equal_logits_choose_the_lowest_token():
@@ -149,52 +147,6 @@ def test_what_is_masked():
     lowest = float(np.finfo(np.float32).min)
     masked = [np.where(np.isinf(x), lowest, x) for x in (reference, degraded)]
     assert kl_nats(reference=masked[0], degraded=masked[1]) == pytest.approx(plain, rel=1e-14)
-
-
-def test_perplexity_of_the_tokens_forced():
-    chosen = np.array([0, 1])
-    reference, degraded = log([0.5, 0.5], [0.2, 0.8]), log([0.25, 0.75], [0.6, 0.4])
-    change = perplexity_change(reference=reference, degraded=degraded, tokens=chosen)
-    assert change == pytest.approx(math.sqrt((0.5 / 0.25) * (0.8 / 0.4)) - 1, rel=1e-12)
-    better = perplexity_change(reference=degraded, degraded=reference, tokens=chosen)
-    assert better == pytest.approx(-0.5, rel=1e-12)
-    logits, noisy = decoder(), moved(decoder(), 0.5)
-    forced = np.random.default_rng(3).integers(0, 300, 200)
-    losses = [torch.nn.functional.cross_entropy(torch.from_numpy(x), torch.from_numpy(forced)) for x in (logits, noisy)]
-    expected = math.exp(losses[1].item() - losses[0].item()) - 1
-    assert perplexity_change(reference=logits, degraded=noisy, tokens=forced) == pytest.approx(expected, rel=1e-9)
-    named = {"text": forced, "audio.0": forced[:50]}
-    both = [{"text": x, "audio.0": x[:50]} for x in (logits, noisy)]
-    assert np.isfinite(perplexity_change(reference=both[0], degraded=both[1], tokens=named))
-
-
-@pytest.mark.parametrize(
-    ("chosen", "text"),
-    [
-        (np.array([0, 1, 1]), "integers .steps., 2 of them"),
-        (np.array([0.0, 1.0]), "got float64"),
-        (np.array([0, 2]), "tokens lie in 0..1, got 0..2"),
-        (np.array([-1, 0]), "tokens lie in 0..1, got -1..0"),
-        (np.array([0, 0]), "forced is masked out"),
-        ({"text": np.array([0, 1])}, "tokens are given for text, logits for tokens"),
-    ],
-)
-def test_tokens_that_do_not_fit(chosen, text):
-    logits = log([0.5, 0.5], [0.0, 1.0])
-    with pytest.raises(UndefinedScore, match=text):
-        perplexity_change(reference=logits, degraded=logits, tokens=chosen)
-
-
-def test_a_forced_token_masked_by_a_large_negative_number_is_masked():
-    logits = np.array([[0.0, np.finfo(np.float32).min]])
-    with pytest.raises(UndefinedScore, match="forced is masked out"):
-        perplexity_change(reference=np.zeros((1, 2)), degraded=logits, tokens=np.array([1]))
-
-
-def test_a_perplexity_beyond_all_numbers_is_undefined():
-    far = np.array([[1e4, -1e4]])
-    with pytest.raises(UndefinedScore, match="more than a float64 holds"):
-        perplexity_change(reference=far, degraded=-far, tokens=np.array([0]))
 
 
 def with_one(value):

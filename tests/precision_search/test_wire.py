@@ -77,3 +77,12 @@ def test_nothing_forced_is_told_of_a_model_that_forces(setting):
     assert not found["kept"]
     assert pitch["value"] > pitch["beside"]["fp16"]
     assert set(pitch["beside"]) == {"bf16", "fp16"}
+
+
+def test_gates_on_what_the_model_does_not_make_are_refused_unless_they_are_the_profiles(setting, made):
+    gates = "gates=[{metric: lsd_db, max: 1.0}, {metric: text_kl_nats, max: 1.0}, {metric: duration_change, max: 1.0}]"
+    with pytest.raises(SetupError, match=r"text_kl_nats: the model has no text tokens$"):
+        make_setting(read_recipe("tts_blackhole", (gates,)))
+    with pytest.raises(SetupError, match=r"(?s)no text tokens.*duration_change: nothing is forced on a vocoder"):
+        make_setting(read_recipe(str(made / "tiny.yaml"), (gates,)))
+    assert {gate.metric for gate in setting.recipe.gates} >= {"text_kl_nats", "dtw_mcd_db"}  # of the profile
