@@ -15,6 +15,10 @@ from audio_eval.suite import COST_RANK, METRICS, Material, ReferenceClip
 from precision.gates import Gate
 
 RATE = 22050
+SOUND = {
+    name: [gate for gate in gates if not (METRICS[gate.metric].heads or METRICS[gate.metric].free)]
+    for name, gates in PROFILES.items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +58,14 @@ def test_what_does_not_apply_is_set_aside_with_the_reason():
     gates, left = judgeable(PROFILES["transparent"], Material(16000, has_natural=False))
     assert {unjudged.gate.metric for unjudged in left} == {"lsd_high_db", "pesq_change"}
     assert all(unjudged.gate.metric in unjudged.reason for unjudged in left)
-    assert len(gates) + len(left) == len(PROFILES["transparent"])
+    kinds = {METRICS[gate.metric].heads or METRICS[gate.metric].free for gate in gates}
+    assert kinds == {False}, "gates for other kinds of models are in neither"
+    assert len(gates) + len(left) == len(SOUND["transparent"])
     assert judgeable(PROFILES["8bit"], Material(RATE, has_natural=True))[1] == ()
 
 
 def test_identity_keeps_every_gate_of_every_profile(references):
-    for gates in PROFILES.values():
+    for gates in SOUND.values():
         judgement = judge_in_order(gates, references, [reference.reference for reference in references])
         assert judgement.kept
         assert len(judgement.verdicts) == len(gates)
@@ -94,7 +100,7 @@ def test_stops_at_the_first_broken_gate_cheap_before_dear(references):
     assert short.verdicts[-1].gate.metric == "polarity"
     assert "pesq_wb" not in short.scores[0]
     whole = judge_in_order(PROFILES["transparent"], references, degraded, stop_when_broken=False)
-    assert len(whole.verdicts) == len(PROFILES["transparent"])
+    assert len(whole.verdicts) == len(SOUND["transparent"])
     assert whole.verdicts[: len(short.verdicts)] == short.verdicts
 
 

@@ -4,19 +4,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_eval.clip import UndefinedScore
+from audio_eval.output import Output
 from audio_eval.profiles import PROFILES
 from audio_eval.suite import COST_RANK, METRICS, ReferenceClip, score
 
 RATE = 22050
 ZERO_AT_BEST = [name for name, metric in METRICS.items() if metric.better == "lower"]
+LOGITS = {head: np.random.default_rng(1).standard_normal((30, 50)) for head in ("text", "audio.0", "audio.1")}
+
+
+def metrics_for(material):
+    return [name for name, metric in METRICS.items() if metric.misfit(material) is None]
 
 
 def test_identical_clips_get_the_best_score_of_every_metric(clean):
-    scores = score(METRICS, reference=clean, degraded=clean.copy(), natural=clean, sample_rate_hz=RATE)
     best = {"pesq_wb": 4.644, "pesq_nb": 4.549, "pesq_change": 0.0}
-    for name, value in scores.items():
-        expected = 0.0 if name in ZERO_AT_BEST else best.get(name, 1.0)
-        assert value == pytest.approx(expected, abs=1e-3), name
+    output, asked = Output(clean, LOGITS), set()
+    for reference in (ReferenceClip(output, RATE, clean), ReferenceClip(output, RATE, free=True)):
+        names = metrics_for(reference.material)
+        asked.update(names)
+        for name, value in reference.score(Output(clean.copy(), LOGITS), names).items():
+            expected = 0.0 if name in ZERO_AT_BEST else best.get(name, 1.0)
+            assert value == pytest.approx(expected, abs=1e-3), name
+    assert asked == set(METRICS) - {"visqol"}
+
+
+def test_a_model_without_sound_is_judged_by_its_tokens_and_one_without_tokens_by_its_sound(clean):
+    text = ReferenceClip(Output(None, {"text": LOGITS["text"]}), RATE)
+    assert metrics_for(text.material) == ["text_agreement", "text_kl_nats", "text_worst_kl_nats"]
+    moved = Output(None, {"text": LOGITS["text"] + 0.1 * np.random.default_rng(2).standard_normal((30, 50))})
+    scores = text.score(moved, metrics_for(text.material))
+    assert 0 < scores["text_kl_nats"] < scores["text_worst_kl_nats"] < 0.1
+    with pytest.raises(UndefinedScore, match="lsd_db: the model makes no sound"):
+        text.score(moved, ("lsd_db",))
+    with pytest.raises(UndefinedScore, match="text_kl_nats: the model has no text tokens"):
+        ReferenceClip(clean, RATE).score(clean, ("text_kl_nats",))
+    with pytest.raises(UndefinedScore, match="duration_change hears renders with nothing forced"):
+        ReferenceClip(clean, RATE).score(clean, ("duration_change",))
+    with pytest.raises(UndefinedScore, match="lsd_db hears renders with durations and tokens forced"):
+        ReferenceClip(clean, RATE, free=True).score(clean, ("lsd_db",))
+
+
+def test_a_power_is_added_as_it_is_and_an_amplitude_as_its_square():
+    assert METRICS["text_kl_nats"].amplitude(0.04) == pytest.approx(0.2)
+    assert METRICS["text_kl_nats"].of_amplitude(0.2) == pytest.approx(0.04)
+    assert METRICS["lsd_db"].amplitude(0.04) == METRICS["lsd_db"].of_amplitude(0.04) == 0.04
 
 
 def test_the_table(clean):
@@ -30,6 +62,8 @@ def test_the_table(clean):
         "group_delay_rad",
         "instantaneous_frequency_rad",
         "log_mel_l1",
+        "text_kl_nats",
+        "audio_kl_nats",
     }
     assert [name for name, metric in METRICS.items() if metric.needs_natural] == ["pesq_change"]
     for gates in PROFILES.values():
@@ -56,7 +90,7 @@ def test_a_caller_cannot_change_a_reference_afterwards(clean):
 
 
 def test_errors_name_the_metric_and_the_cure(clean, speech):
-    with pytest.raises(ValueError, match="unknown metrics 'mos', 'snr'; known are finite"):
+    with pytest.raises(ValueError, match="unknown metrics 'mos', 'snr'; known are text_agreement"):
         score(("mos", "lsd_db", "snr"), reference=clean, degraded=clean, sample_rate_hz=RATE)
     with pytest.raises(UndefinedScore, match="pesq_change needs the natural recording"):
         score(("pesq_change",), reference=clean, degraded=clean, sample_rate_hz=RATE)
