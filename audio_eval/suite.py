@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, stoi, tokens
+from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, stoi, tokens, visqol
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
 from audio_eval.output import Output
 
@@ -46,6 +46,8 @@ class Metric:
     """Judged on the logits of heads of this kind, `text` or `audio`, and not on sound."""
     free: bool = False
     """Judged on renders with nothing forced on the model, whose lengths may differ; and on no others."""
+    missing: Callable[[], str | None] | None = None
+    """Says what is not installed that the metric needs, and how to get it."""
 
     def amplitude(self, value: float) -> float:
         """The value on the scale on which a search adds squares."""
@@ -76,7 +78,7 @@ class Metric:
             )
         if self.needs_natural and not material.has_natural:
             return f"{self.name} needs the natural recording of every clip"
-        return None
+        return self.missing() if self.missing is not None else None
 
 
 def _of_tokens(kind: str) -> tuple[Metric, ...]:
@@ -125,6 +127,7 @@ _TABLE = (
     Metric("estoi", stoi.estoi, "share", "higher", dear=True),
     Metric("pesq_nb", perceptual.pesq_nb, "MOS-LQO", "higher", dear=True),
     Metric("pesq_wb", perceptual.pesq_parity, "MOS-LQO", "higher", dear=True, above_hz=15999),
+    Metric("visqol", visqol.visqol, "MOS-LQO", "higher", dear=True, above_hz=15999, missing=visqol.missing),
     Metric("pesq_change", perceptual.pesq_change, "MOS-LQO", "higher", dear=True, needs_natural=True, above_hz=15999),
 )
 METRICS: MappingProxyType[str, Metric] = MappingProxyType({metric.name: metric for metric in _TABLE})
