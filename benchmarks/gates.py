@@ -217,6 +217,8 @@ def tell_yardstick(profile: str, yardstick: Yardstick) -> dict[str, float]:
     for gate in yardstick.gates[:5]:
         value, used = yardstick.value(gate), 100 * yardstick.used(gate)
         print(f"  {title(gate):44} {value:8.4g} of {gate.threshold:5g}, {used:4.0f} % used up")
+    if yardstick.gates and yardstick.used(yardstick.gates[0]) > 1.0:
+        print("  as bf16 breaks this gate itself, whatever is as bad by it is refused: no evidence of the other gates")
     return {title(gate): yardstick.used(gate) for gate in yardstick.gates}
 
 

@@ -37,7 +37,7 @@ class Defect:
         return sample_rate_hz > self.above_hz
 
 
-_MS = (1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
+_MS = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0, 40.0)
 _TABLE = (
     Defect(
         "hiss_in_pauses",
@@ -49,21 +49,22 @@ _TABLE = (
     Defect(
         "phase_slip",
         "rad",
-        (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.1),
+        # Harmonics come round again beyond that: at pi, every second stays where it was.
+        (0.0125, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
         "the oscillator's phase, summed in too few bits, jumps once",
         timing.phase_slip,
     ),
     Defect(
         "fricative_collapse",
         "dB",
-        (1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+        (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
         "soft fricatives rounded away",
         sound.fricative_collapse,
     ),
     Defect(
         "band_lost",
         "dB",
-        (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0),
+        (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0),
         "the layers that write the highest band gone",
         sound.band_lost,
         above_hz=int(2 * BAND_HZ),
@@ -71,7 +72,7 @@ _TABLE = (
     Defect(
         "gain_loss",
         "%",
-        (0.5, 1.0, 1.5, 2.0, 4.0, 8.0),
+        (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),
         "weights whose magnitudes are cut, not rounded",
         sound.gain_loss,
         named=2.0,
@@ -79,7 +80,7 @@ _TABLE = (
     Defect(
         "clipping",
         "% of peak cut",
-        (1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
+        (0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0),
         "a scale chosen too small",
         sound.clipping,
     ),
@@ -89,7 +90,7 @@ _TABLE = (
     Defect(
         "pitch_drift",
         "cents",
-        (1.25, 2.5, 5.0, 10.0, 20.0, 40.0),
+        (0.1, 0.5, 2.0, 5.0, 10.0, 20.0, 40.0),
         "F0 or a phase increment rounded",
         timing.pitch_drift,
         named=10.0,
@@ -107,14 +108,14 @@ _TABLE = (
     Defect(
         "reverberant_smear",
         "dB",
-        (-50.0, -40.0, -30.0, -20.0, -10.0, 0.0),
+        (-60.0, -50.0, -40.0, -30.0, -20.0, -10.0, 0.0),
         "phase of the short spectrum lost",
         sound.reverberant_smear,
     ),
     Defect(
         "rail_pinned",
         "% of the clip",
-        (0.01, 0.1, 1.0, 10.0, 100.0),
+        (0.002, 0.01, 0.1, 1.0, 10.0, 100.0),
         "an overflow that saturates",
         sound.rail_pinned,
     ),

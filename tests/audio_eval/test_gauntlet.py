@@ -21,7 +21,7 @@ REFUSED_AT = {defect.name: defect.named for defect in DEFECTS.values() if defect
     "band_lost": 4.0,
     "clipping": 10.0,
     "reverberant_smear": -20.0,
-    "rail_pinned": 0.01,
+    "rail_pinned": 0.1,
 }
 """Strengths that anybody hears, where none is promised."""
 
@@ -112,7 +112,7 @@ def test_where_a_defect_is_caught(gate, scope, db, quick):
 def test_what_is_never_caught_and_what_always_is(quick):
     trial = trial_of(quick, "gain_loss")
     assert trial.caught(AppliedGates.of((Gate("gain_db", "worst", max=20.0),), quick), "every") is None
-    always = trial.caught(AppliedGates.of((Gate("gain_db", "worst", max=0.01),), quick), "every")
+    always = trial.caught(AppliedGates.of((Gate("gain_db", "worst", max=0.001),), quick), "every")
     assert always.begun == Begun(DEFECTS["gain_loss"].strengths[0], exact=False)
 
 
