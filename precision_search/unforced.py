@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from audio_eval.clip import UndefinedScore
 from audio_eval.judge import judge, judgeable
 from audio_eval.output import Output
+from audio_eval.scoring import score_each
 from audio_eval.suite import Material, ReferenceClip
 from backends.emulation.audition import output_of
 from backends.emulation.engine import EmulatedEngine
@@ -59,13 +59,14 @@ def unforced(
     preparation = Preparation(setting.backend.arithmetic, moments, setting.chains, adapted)
     engine = EmulatedEngine(voice, policy, preparation, calibration)
     material = Material(voice.sample_rate_hz, has_natural=False, free=True)
-    chosen, left = judgeable(gates, material)
+    chosen, left = judgeable(gates, material, clips=len(clips))
+    metrics = dict.fromkeys(gate.metric for gate in chosen)
     references = [output_of(voice.render(clip)) for clip in clips]
     against = [ReferenceClip(reference, voice.sample_rate_hz, free=True) for reference in references]
 
     def heard(render: Callable[[Clip], Output]) -> tuple[list[Output], tuple[Verdict, ...]]:
         rendered = [render(clip) for clip in clips]
-        scores = [_scores(reference, output, chosen) for reference, output in zip(against, rendered, strict=True)]
+        scores = [score_each(clip, output, metrics)[0] for clip, output in zip(against, rendered, strict=True)]
         return rendered, judge(chosen, scores, seed=seed)
 
     rendered, verdicts = heard(lambda clip: output_of(engine.render(clip)))
@@ -81,15 +82,3 @@ def unforced(
         "gates": [gate_line(verdict, {}, beside) for verdict in verdicts],
         "unjudged": unjudged_lines(left),
     }
-
-
-def _scores(reference: ReferenceClip, output: Output, gates: Sequence[Gate]) -> dict[str, float]:
-    """Scores of the gates' metrics; NaN where one has no value, which no gate keeps."""
-    remembering = output.remembering(reference.sample_rate_hz)
-    scores: dict[str, float] = {}
-    for gate in gates:
-        try:
-            scores |= reference.score(remembering, (gate.metric,))
-        except UndefinedScore:
-            scores[gate.metric] = float("nan")
-    return scores

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from audio_eval.clip import UndefinedScore
 from audio_eval.judge import Unjudged, judge, judgeable, stages
 from audio_eval.output import Output
+from audio_eval.scoring import score_each
 from audio_eval.suite import METRICS, Material, ReferenceClip
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
@@ -37,11 +37,11 @@ class Bench:
     """Gates on what the model does when nothing is forced on it: a last check, which no search hears."""
 
     @classmethod
-    def of(cls, gates: Sequence[Gate], material: Material) -> "Bench":
-        """Part the gates that apply to these clips from those that cannot be judged on them, and from the free ones."""
+    def of(cls, gates: Sequence[Gate], material: Material, clips: int) -> "Bench":
+        """Part the gates that apply to so many clips from those that cannot be judged, and from the free ones."""
         forced = [gate for gate in gates if not METRICS[gate.metric].free]
         free = tuple(gate for gate in gates if METRICS[gate.metric].free)
-        return cls(*judgeable(forced, material), free)
+        return cls(*judgeable(forced, material, clips=clips), free)
 
     @property
     def additive(self) -> tuple[str, ...]:
@@ -122,15 +122,8 @@ class Audition:
         return output_of(engine.render(self.clips[index]))
 
     def score(self, index: int, rendered: Output, metrics: Sequence[str]) -> dict[str, float]:
-        """Scores of a render of one clip."""
-        scores: dict[str, float] = {}
-        remembering = rendered.remembering(self._voice.sample_rate_hz)
-        for metric in metrics:
-            try:
-                scores[metric] = self.references[index].score(remembering, (metric,))[metric]
-            except UndefinedScore:
-                scores[metric] = math.nan
-        return scores
+        """Scores of a render of one clip, NaN where a metric has none."""
+        return score_each(self.references[index], rendered, metrics)[0]
 
 
 def output_of(rendering: Rendering) -> Output:

@@ -22,7 +22,7 @@ class Counting:
 
 def test_nothing_is_measured_twice_nor_again_on_resume(tmp_path):
     setting = make_setting(read_recipe("tts_blackhole", ("data.search=1", "data.held_back=2")))
-    bench = Bench.of(setting.recipe.gates, setting.material("search"))
+    bench = Bench.of(setting.recipe.gates, setting.material("search"), 1)
     quiet = Progress(quiet=True)
     first, second = Counting(), Counting()
     with Study.create(tmp_path / "study", {"recipe": "test"}) as study:
