@@ -84,11 +84,13 @@ def _track(clip: Clip) -> Track:
 
 
 def _cents(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> npt.NDArray[np.float64]:
-    """Signed error of the fundamental frequency in cents [frames voiced in both]."""
+    """Signed error of the fundamental frequency in cents [frames voiced in both]; one 0 where there was no voice."""
     first, second = pair(reference, degraded, sample_rate_hz)
 
     def compute() -> npt.NDArray[np.float64]:
         true, found = track(first), track(second)
+        if not true.voiced.any():
+            return np.zeros(1)
         both = true.voiced & found.voiced
         if not both.any():
             raise UndefinedScore("no frame is voiced in both clips, so their pitch cannot be compared")
@@ -101,10 +103,11 @@ def _cents(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: 
 def f0_cents(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean absolute error of the fundamental frequency in cents, over frames voiced in both clips.
 
-    The mean, not the median: one octave jump is what is heard.
+    The mean, not the median: one octave jump is what is heard. 0 where no frame of the reference is voiced, as there
+    was no pitch to lose; that a voice was added, `voicing_error` tells.
 
     Raises:
-        UndefinedScore: what `pair` refuses, or no frame is voiced in both clips.
+        UndefinedScore: what `pair` refuses, or frames are voiced in the reference and none of them in the other clip.
     """
     return float(np.mean(np.abs(_cents(reference, degraded, sample_rate_hz))))
 
@@ -114,10 +117,10 @@ def f0_drift_cents(*, reference: Samples | Clip, degraded: Samples | Clip, sampl
 
     Frames are those voiced in both clips, pauses skipped; where there are fewer than 30, the median of all. Errors
     of single frames cancel, a drift does not, so it is resolved to about a cent where single frames are not; one that
-    changes its sign within 0.3 s of voice is left to `f0_cents`.
+    changes its sign within 0.3 s of voice is left to `f0_cents`. 0 where the reference has no voice, as there.
 
     Raises:
-        UndefinedScore: what `pair` refuses, or no frame is voiced in both clips.
+        UndefinedScore: as `f0_cents`.
     """
     cents = _cents(reference, degraded, sample_rate_hz)
     stretches = np.lib.stride_tricks.sliding_window_view(cents, min(STRETCH_FRAMES, len(cents)))

@@ -77,7 +77,7 @@ def main() -> None:
     lowered = [site for site in sites if fnmatchcase(site.name, arguments.sites or DEFAULT_SITES[voice.name])]
     acting: dict[Lever, set[str]] = {
         "col_tilize": {site.name for site in lowered if site.op == "linear"},
-        "channel_order": set(chains := find_chains(voice.module, lambda: voice.render(seen[0]).sound)),
+        "channel_order": set(chains := find_chains(voice.module, lambda: voice.render(seen[0]).parts)),
     }
     begun = time.perf_counter()
     moments = moments_of(voice, seen, [site.name for site in lowered])

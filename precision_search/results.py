@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from audio_eval.audio import write_wav
+from audio_eval.suite import METRICS
 from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import excess
@@ -130,9 +131,8 @@ def _damage(setting: Setting, found: Found) -> dict[str, Any]:
         for scheme in setting.space[site.name]:
             refused = setting.refused.get((site.name, scheme.name))
             column = problem.options[index].index(scheme.name)
-            damage = (
-                dict(zip(problem.metrics, problem.damage[:, index, column], strict=True)) if refused is None else {}
-            )
+            amplitudes = zip(problem.metrics, problem.damage[:, index, column], strict=True)
+            damage = {metric: METRICS[metric].of_amplitude(amplitude) for metric, amplitude in amplitudes}
             options.append(
                 {
                     "scheme": scheme.name,
@@ -156,11 +156,11 @@ def _damage(setting: Setting, found: Found) -> dict[str, Any]:
 
 def _write_samples(setting: Setting, found: Found, folder: Path) -> None:
     rate = setting.voice.sample_rate_hz
+    if setting.first.waveform is None:
+        return
     for kind in ("reference", "candidate"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for clip, reference, candidate in zip(setting.held_back_clips, found.references, found.rendered, strict=True):
-        if reference.samples is None or candidate.samples is None:
-            continue
         write_wav(folder / "reference" / f"{clip.name}.wav", reference.signal, rate)
         path = folder / "candidate" / f"{clip.name}.wav"
         if np.isfinite(candidate.signal).all():
@@ -213,6 +213,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "against": f"{recipe.cost.against.device} in {recipe.cost_scheme.name}",
         "cost": _cost(setting, found.policy),
         "clips": {"search": len(setting.search_clips), "held_back": len(setting.held_back_clips)},
+        "sound": setting.first.waveform is not None,
         "seed": recipe.search.seed,
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "digests": {key: value for key, value in study_header(setting).items() if key in ("weights", "clips", "code")},

@@ -18,6 +18,7 @@ from audio_eval.profiles import PROFILES
 from audio_eval.suite import METRICS, Material
 from backends.base import Backend
 from backends.devices import Device, load_devices
+from backends.emulation.audition import Bench
 from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
 from backends.tenstorrent.backend import TenstorrentBackend
@@ -211,6 +212,7 @@ def make_setting(recipe: Recipe) -> Setting:
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
     _refuse_gates(setting)
+    _refuse_hidden_sites(setting)
     return setting
 
 
@@ -227,17 +229,39 @@ def _refuse_gates(setting: Setting) -> None:
             mistakes.append(f"{metric.name}: {reason}")
     if mistakes:
         raise SetupError("gates: cannot be judged on this model; leave them out\n  " + "\n  ".join(mistakes))
+    material = setting.material("search")
+    if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
+        adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
+        raise SetupError(
+            f"gates: a search steers by metrics that add, and none of them is one; add {', '.join(adding)}"
+        )
 
 
-def _short(voice: Voice, clip: Clip) -> Callable[[], Tensor]:
+def _refuse_hidden_sites(setting: Setting) -> None:
+    """Refuse a model that calls other sites when nothing is forced on it: no policy could be total for both."""
+    voice = setting.voice
+    free = voice.unforced(setting.held_back_clips[0])
+    if free is None:
+        return
+    forced = {site.name for site in setting.sites}
+    alone = {site.name for site in discover(voice.module, lambda: voice.render(free), free.seconds).sites}
+    if forced != alone:
+        raise SetupError(
+            f"model.name: {voice.name} does not call the same sites with nothing forced on it; compute what forcing"
+            f" makes idle all the same\n  only forced: {', '.join(sorted(forced - alone)) or '-'}"
+            f"\n  only unforced: {', '.join(sorted(alone - forced)) or '-'}"
+        )
+
+
+def _short(voice: Voice, clip: Clip) -> Callable[[], tuple[Tensor, ...]]:
     """Run a voice on as little of a clip as it can be run on."""
     if not isinstance(voice, AdaptableVoice):
-        return lambda: voice.render(clip).sound
+        return lambda: voice.render(clip).parts
     excerpt = voice.excerpt(clip, 0.0, SHORT_SECONDS)
 
-    def run() -> Tensor:
+    def run() -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return voice.sound(excerpt)
+            return (voice.sound(excerpt),)
 
     return run
 

@@ -29,17 +29,18 @@ class _Call:
     result: Tensor
 
 
-def find_chains(module: nn.Module, run: Callable[[], Tensor]) -> dict[str, str]:
+def find_chains(module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> dict[str, str]:
     """Find producer -> consumer pairs between which the order of channels means nothing.
 
     Tried is every site whose next call is of a site with as many inputs as it has outputs: the producer's channels are
     reversed, the consumer's weights too, and the model is run on. A pair holds where the consumer gives the same
-    result and the model the same sound: so nothing else reads those channels, and what lies between (an activation,
-    a scale) treats all alike. Found out by running, not by reading the model, so it holds for any architecture.
+    result and the model the same sound and logits: so nothing else reads those channels, and what lies between (an
+    activation, a scale) treats all alike. Found out by running, not by reading the model, so it holds for any
+    architecture.
 
     Args:
         module: the model; deterministic.
-        run: renders one clip; a short one will do.
+        run: renders one clip, a short one will do, and gives all that the model makes of it.
 
     Returns:
         Consumer of each producer, in the order of first calls. Sites called more than once, and grouped convolutions,
@@ -53,12 +54,12 @@ def find_chains(module: nn.Module, run: Callable[[], Tensor]) -> dict[str, str]:
         return result.clone()
 
     with intercept(module, record):
-        sound = run().clone()
+        made = [part.clone() for part in run()]
     once = {call.site for call in calls if sum(other.site == call.site for other in calls) == 1}
     found: dict[str, str] = {}
     for index, (producer, consumer) in enumerate(itertools.pairwise(calls)):
         apart = {producer.site, consumer.site} <= once and producer.foldable and consumer.foldable
-        if apart and producer.outputs == consumer.inputs > 1 and _holds(module, run, calls, index, sound):
+        if apart and producer.outputs == consumer.inputs > 1 and _holds(module, run, calls, index, made):
             found[producer.site] = consumer.site
     return found
 
@@ -73,7 +74,13 @@ def channel_axis(call: SiteCall) -> int:
     return 1 if call.options is not None else -1
 
 
-def _holds(module: nn.Module, run: Callable[[], Tensor], calls: Sequence[_Call], producer: int, sound: Tensor) -> bool:
+def _holds(
+    module: nn.Module,
+    run: Callable[[], Sequence[Tensor]],
+    calls: Sequence[_Call],
+    producer: int,
+    made: Sequence[Tensor],
+) -> bool:
     def handle(call: SiteCall) -> Tensor:
         if call.index < producer:
             return calls[call.index].result.clone()
@@ -89,7 +96,7 @@ def _holds(module: nn.Module, run: Callable[[], Tensor], calls: Sequence[_Call],
 
     try:
         with intercept(module, handle):
-            return _agree(sound, run())
+            return all(_agree(wanted, got) for wanted, got in zip(made, run(), strict=True))
     except _BrokenError:
         return False
 

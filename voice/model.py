@@ -34,6 +34,11 @@ class Rendering:
     `audio.0`, `audio.1` ... for codebooks. Empty for a model without tokens."""
 
     @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All that was made: the waveform, where there is one, and the logits of each head."""
+        return (*(() if self.waveform is None else (self.waveform,)), *self.logits.values())
+
+    @property
     def sound(self) -> Tensor:
         """The waveform [time] of a model that makes sound; ValueError where it makes none."""
         if self.waveform is None:

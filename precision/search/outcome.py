@@ -78,9 +78,10 @@ class Outcome:
             return "nothing was evaluated"
         excess = 100.0 * self.nearest.evaluation.worst
         why = "not even the choice of least damage does" if self.reason == "unreachable" else "evaluations are used up"
+        beyond = "breaks by no number" if math.isnan(excess) else f"is {excess:.4g} % beyond its worst threshold"
         return (
             f"none of {len(self.tried)} choices keeps every gate ({why}); the nearest, of cost "
-            f"{self.nearest.cost:.6g}, is {excess:.4g} % beyond its worst threshold"
+            f"{self.nearest.cost:.6g}, {beyond}"
         )
 
 

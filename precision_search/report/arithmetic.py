@@ -33,7 +33,7 @@ def arithmetic(results: Results) -> Html:
         "held back, and every gate judged on that. The values of the baseline, the damage of sites, and what moves "
         f"with nothing forced, are of {fast}."
     )
-    return section("arithmetic", title, explained, _gates(results.summary), *_waveforms(found))
+    return section("arithmetic", title, explained, _gates(results.summary), *_renders(found))
 
 
 def _gates(summary: Mapping[str, Any]) -> Html:
@@ -54,17 +54,17 @@ def _gates(summary: Mapping[str, Any]) -> Html:
     return table_of("Every gate's value in both arithmetics, on the clips held back", heads, rows)
 
 
-def _waveforms(found: Mapping[str, Any]) -> tuple[Html, ...]:
+def _renders(found: Mapping[str, Any]) -> tuple[Html, ...]:
     clips = found.get("snr_db")
     if not isinstance(clips, dict) or not clips:
-        return (note("The study does not say how the waveforms differ."),)
+        return (note("The study does not say how the renders differ."),)
     mean, worst = (decibels(number(found.get(key))) for key in ("mean_snr_db", "worst_snr_db"))
     said = paragraph(
-        f"Between the waveforms: {mean} on average, {worst} in the worst clip, {found.get('worst_clip')} (the level of "
+        f"Between the renders: {mean} on average, {worst} in the worst clip, {found.get('worst_clip')} (the level of "
         "the exact render over that of its difference from the fast one)."
     )
     rows = (row(row_head(str(clip)), number_cell(decibels(number(value)))) for clip, value in clips.items())
-    return (said, table_of("Fast against exact waveform", ("Clip", "Signal to difference"), rows))
+    return (said, table_of("Fast against exact render", ("Clip", "Signal to difference"), rows))
 
 
 def decibels(value: float | None) -> str:

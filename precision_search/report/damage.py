@@ -63,9 +63,9 @@ def damage(results: Results) -> Html:
     if not results.sites or not results.metrics:
         return section("damage", title, note("The study holds no damage of single sites."))
     explained = paragraph(
-        "What lowering one site alone does to the sound, in each metric's own unit; darker is worse, on a logarithmic "
-        f"scale of its own for each metric. {CHOSEN} marks the scheme that was chosen, a hatched cell one that the "
-        "target refuses, and a dash one that was not offered."
+        "What lowering one site alone does to what the model makes, in each metric's own unit; darker is worse, on a "
+        f"logarithmic scale of its own for each metric. {CHOSEN} marks the scheme that was chosen, a hatched cell one "
+        "that the target refuses, and a dash one that was not offered."
     )
     first = most_binding(results) or results.metrics[0]
     ordered = [first, *(name for name in results.metrics if name != first)]

@@ -69,19 +69,29 @@ def render(results: Results) -> str:
         element("title", {}, title),
         element("style", {}, Html(STYLE)),
     )
-    sections = (verdict, _contents, gates, arithmetic, damage, prediction, front, price, listening, policy, provenance)
+    told = (verdict, _contents, gates, arithmetic, damage, prediction, front, price, _listening, policy, provenance)
     body = element(
         "body",
         {},
         element("header", {}, element("h1", {}, f"{recipe} on {device}"), *_model(results)),
-        element("main", {}, joined((part(results) for part in sections), "\n")),
+        element("main", {}, joined((part(results) for part in told), "\n")),
         element("script", {}, Html(SCRIPT)),
     )
     return "<!DOCTYPE html>\n" + element("html", {"lang": "en"}, head, "\n", body) + "\n"
 
 
-def _contents(_: Results) -> Html:
-    links = (element("a", {"href": f"#{anchor}"}, name) for anchor, name in CONTENTS.items())
+def _listening(results: Results) -> Html:
+    return listening(results) if makes_sound(results) else Html("")
+
+
+def makes_sound(results: Results) -> bool:
+    """Whether the model makes something to hear; older studies are of models that do."""
+    return results.summary.get("sound") is not False
+
+
+def _contents(results: Results) -> Html:
+    shown = {anchor: name for anchor, name in CONTENTS.items() if anchor != "listening" or makes_sound(results)}
+    links = (element("a", {"href": f"#{anchor}"}, name) for anchor, name in shown.items())
     return element("nav", {"aria-label": "Sections"}, *links)
 
 

@@ -32,6 +32,9 @@ def verdict(results: Results) -> Html:
     parts = [said]
     if kept != (bool(rows) and all(row.kept for row in rows)):
         parts.append(note("The gates below do not say the same as the verdict of the summary: do not rely on it."))
+    free = summary.get("unforced")
+    if isinstance(free, dict) and free.get("kept") is False:
+        parts.append(note("The last check, with nothing forced on the model, is broken: see the end of the gates."))
     if not kept:
         worst = sorted((row for row in rows if not row.kept), key=lambda row: row.relative_or_worst)
         parts.append(listed(row.sentence for row in worst))

@@ -182,10 +182,11 @@ def test_identity_and_noise(distance, clean, hiss):
     assert scores[-1] > 0.0
 
 
-def test_no_voice_no_score(hiss, clean):
+def test_a_voice_lost_has_no_score_and_where_there_was_none_nothing_is_lost(hiss, clean):
     for distance in (pitch.f0_cents, pitch.f0_drift_cents):
         with pytest.raises(UndefinedScore, match="no frame is voiced in both"):
-            measure(distance, hiss * 0.1, hiss * 0.1)
+            measure(distance, clean, hiss * 0.1)
+        assert measure(distance, hiss * 0.1, hiss * 0.1) == measure(distance, hiss * 0.1, clean) == 0.0
         with pytest.raises(UndefinedScore, match="too short to find a pitch"):
             measure(distance, clean[2000:2500], clean[2000:2500])
     assert measure(pitch.voicing_error, clean, 0.1 * hiss) > 0.3

@@ -59,7 +59,7 @@ def snr_db(policy, chains, moments=None):
 
 
 def chains_found():
-    return find_chains(VOICE.module, lambda: VOICE.render(CLIP).sound)
+    return find_chains(VOICE.module, lambda: VOICE.render(CLIP).parts)
 
 
 def test_gathering_like_channels_wins_back_what_a_loud_neighbour_took():

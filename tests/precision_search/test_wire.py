@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from precision.gates import Gate
 from precision.policy import Policy
+from precision_search import wire
 from precision_search.unforced import unforced
 from precision_search.wire import (
     Setting,
@@ -13,6 +16,7 @@ from precision_search.wire import (
     read_recipe,
     study_header,
 )
+from voice.sites import discover
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,20 @@ def test_gates_on_what_the_model_does_not_make_are_refused_unless_they_are_the_p
     with pytest.raises(SetupError, match=r"(?s)no text tokens.*duration_change: nothing is forced on a vocoder"):
         make_setting(read_recipe(str(made / "tiny.yaml"), (gates,)))
     assert {gate.metric for gate in setting.recipe.gates} >= {"text_kl_nats", "dtw_mcd_db"}  # of the profile
+
+
+def test_a_search_needs_a_gate_that_adds(setting):
+    with pytest.raises(SetupError, match=r"none is one; add lsd_db, .*log_mel_l1"):
+        make_setting(read_recipe("tts_blackhole", ("gates=[{metric: pesq_wb, min: 4.0}]",)))
+
+
+def test_sites_that_only_forcing_calls_are_refused(monkeypatch):
+    found = []
+
+    def fewer(*arguments):
+        found.append(discover(*arguments))
+        return replace(found[-1], sites=found[-1].sites[len(found) - 1 :])
+
+    monkeypatch.setattr(wire, "discover", fewer)
+    with pytest.raises(SetupError, match=r"(?s)does not call the same sites.*only forced: prosody.*only unforced: -"):
+        make_setting(read_recipe("tts_blackhole", ()))
