@@ -256,6 +256,7 @@ def judge(
     profile: str,
     gates: Path | None,
     stop: bool,
+    free: bool,
     workers: int,
     json_path: Path | None,
     csv_path: Path | None,
@@ -264,7 +265,15 @@ def judge(
     """Hold clips on disk against gates, and write what was found where that is asked."""
     check_outputs([path for path in (json_path, csv_path) if path is not None])
     judged = judge_files(
-        reference, degraded, natural, profile=profile, gates=gates, stop=stop, workers=workers, progress=progress
+        reference,
+        degraded,
+        natural,
+        profile=profile,
+        gates=gates,
+        stop=stop,
+        free=free,
+        workers=workers,
+        progress=progress,
     )
     data = found_data(judged)
     if json_path is not None:

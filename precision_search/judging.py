@@ -47,6 +47,7 @@ def judge_files(
     profile: str = "transparent",
     gates: Path | None = None,
     stop: bool = False,
+    free: bool = False,
     workers: int = 1,
     progress: Progress,
 ) -> Judged:
@@ -59,6 +60,7 @@ def judge_files(
         profile: whose gates must hold.
         gates: a file of gates, in place of a profile.
         stop: end at the first metric with a broken gate.
+        free: nothing was forced on the model that made the clips, so lengths may differ.
         workers: threads.
         progress: told of every clip.
 
@@ -69,7 +71,7 @@ def judge_files(
     """
     asked = PROFILES[profile] if gates is None else load_gates(gates, Known((), (), tuple(METRICS), PROFILES))
     pairs = read_pairs(reference, degraded, natural, progress)
-    material = Material(pairs.sample_rate_hz, has_natural=natural is not None)
+    material = Material(pairs.sample_rate_hz, has_natural=natural is not None, free=free)
     chosen, unjudged = judgeable(asked, material, clips=len(pairs.clips))
     if not chosen:
         raise JudgingError("no gate can be judged:\n  " + "\n  ".join(dict.fromkeys(left.reason for left in unjudged)))
@@ -80,13 +82,13 @@ def judge_files(
         progress.step(pairs.clips[index].name)
 
     if stop:
-        references = [_reference(clip, pairs) for clip in pairs.clips]
+        references = [_reference(clip, pairs, free) for clip in pairs.clips]
         rendered = [clip.degraded for clip in pairs.clips]
         judgement = judge_in_order(asked, references, rendered, workers=workers, told=told)
     else:
         # References made as they are asked for are forgotten with all that was computed of them: folders may be large.
         with threads(workers) as mapped:
-            made = ((_reference(clip, pairs), clip.degraded) for clip in pairs.clips)
+            made = ((_reference(clip, pairs, free), clip.degraded) for clip in pairs.clips)
             scores, undefined = score_clips(metrics, made, mapped=mapped, told=told)
         verdicts = judge([gate for name in metrics for gate in chosen if gate.metric == name], scores)
         judgement = Judgement(verdicts, unjudged, tuple(undefined), tuple(scores))
@@ -94,8 +96,8 @@ def judge_files(
     return Judged(pairs, judgement, profile if gates is None else str(gates))
 
 
-def _reference(clip: PairedClip, pairs: Pairs) -> ReferenceClip:
-    return ReferenceClip(clip.reference, pairs.sample_rate_hz, clip.natural)
+def _reference(clip: PairedClip, pairs: Pairs, free: bool) -> ReferenceClip:
+    return ReferenceClip(clip.reference, pairs.sample_rate_hz, clip.natural, free)
 
 
 def found_data(judged: Judged) -> dict[str, Any]:

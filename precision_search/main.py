@@ -20,6 +20,7 @@ _JUDGE_EPILOG = """examples:
   precision-search judge fp32/ int8/                          every gate of the profile transparent
   precision-search judge fp32/ int8/ --natural recordings/    and PESQ's change against natural speech
   precision-search judge a.wav b.wav --profile 8bit --stop    the verdict alone, cheap metrics first
+  precision-search judge fp32/ int8/ --free                   renders whose lengths the model chose itself
   precision-search judge fp32/ int8/ --gates gates.yaml --csv scores.csv --json found.json
 
 clips: mono, all of one sample rate, both of a pair of one length; nothing is aligned, as a shift is a fault to find.
@@ -112,6 +113,11 @@ def _add_judge(judge: argparse.ArgumentParser) -> None:
     judge.add_argument(
         "--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="threads (default: one a core)"
     )
+    judge.add_argument(
+        "--free",
+        action="store_true",
+        help="nothing was forced on the model: lengths may differ; durations, pitch and spectra aligned in time count",
+    )
     extent = judge.add_mutually_exclusive_group()
     extent.add_argument("--all", action="store_true", help="score every metric of every clip (default)")
     extent.add_argument(
@@ -189,6 +195,7 @@ def _judge(parsed: argparse.Namespace) -> "commands.Answer":
             profile=parsed.profile,
             gates=parsed.gates,
             stop=parsed.stop,
+            free=parsed.free,
             workers=parsed.workers,
             json_path=None if parsed.json in (None, "-") else Path(parsed.json),
             csv_path=parsed.csv,

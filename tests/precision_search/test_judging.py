@@ -265,3 +265,16 @@ def test_ctrl_c_promises_no_resuming(folder, monkeypatch, judged):
     assert code == 130
     assert "stopped" in err
     assert "--resume" not in err
+
+
+def test_renders_with_nothing_forced_may_differ_in_length(folder, judged, tmp_path):
+    reference, longer = folder("reference"), folder("longer", lambda samples, _: np.pad(samples, (0, RATE // 200)))
+    code, _, _ = judged(reference, longer, "--json", tmp_path / "forced.json")
+    assert code == 1
+    code, said, _ = judged(reference, longer, "--free", "--json", tmp_path / "free.json")
+    found = json.loads((tmp_path / "free.json").read_text())
+    by_metric = {gate["metric"]: gate for gate in found["gates"] if gate["over"] == "worst"}
+    assert code == 0, said
+    assert set(by_metric) >= {"duration_change", "dtw_mcd_db"}
+    assert by_metric["duration_change"]["value"] == pytest.approx(0.005)
+    assert "lsd_db" not in said
