@@ -60,7 +60,7 @@ class Metric:
     def misfit(self, material: Material) -> str | None:
         """Why the metric is for models or renders of another kind, or None where it is for this kind."""
         if self.free != material.free:
-            return f"{self.name} hears renders with {'nothing' if self.free else 'durations and tokens'} forced"
+            return f"hears renders with {'nothing' if self.free else 'durations and tokens'} forced"
         if self.heads:
             named = any(head.partition(".")[0] == self.heads for head in material.heads)
             return None if named else f"the model has no {self.heads} tokens"
@@ -73,11 +73,9 @@ class Metric:
         if self.heads:
             return None
         if material.sample_rate_hz <= self.above_hz:
-            return (
-                f"{self.name} needs a sample rate above {self.above_hz} Hz, the clips have {material.sample_rate_hz} Hz"
-            )
+            return f"needs a sample rate above {self.above_hz} Hz, the clips have {material.sample_rate_hz} Hz"
         if self.needs_natural and not material.has_natural:
-            return f"{self.name} needs the natural recording of every clip"
+            return "needs the natural recording of every clip"
         return self.missing() if self.missing is not None else None
 
 

@@ -39,9 +39,9 @@ def test_a_model_without_sound_is_judged_by_its_tokens_and_one_without_tokens_by
         text.score(moved, ("lsd_db",))
     with pytest.raises(UndefinedScore, match="text_kl_nats: the model has no text tokens"):
         ReferenceClip(clean, RATE).score(clean, ("text_kl_nats",))
-    with pytest.raises(UndefinedScore, match="duration_change hears renders with nothing forced"):
+    with pytest.raises(UndefinedScore, match="duration_change: hears renders with nothing forced"):
         ReferenceClip(clean, RATE).score(clean, ("duration_change",))
-    with pytest.raises(UndefinedScore, match="lsd_db hears renders with durations and tokens forced"):
+    with pytest.raises(UndefinedScore, match="lsd_db: hears renders with durations and tokens forced"):
         ReferenceClip(clean, RATE, free=True).score(clean, ("lsd_db",))
 
 
@@ -92,7 +92,7 @@ def test_a_caller_cannot_change_a_reference_afterwards(clean):
 def test_errors_name_the_metric_and_the_cure(clean, speech):
     with pytest.raises(ValueError, match="unknown metrics 'mos', 'snr'; known are text_agreement"):
         score(("mos", "lsd_db", "snr"), reference=clean, degraded=clean, sample_rate_hz=RATE)
-    with pytest.raises(UndefinedScore, match="pesq_change needs the natural recording"):
+    with pytest.raises(UndefinedScore, match="pesq_change: needs the natural recording"):
         score(("pesq_change",), reference=clean, degraded=clean, sample_rate_hz=RATE)
     with pytest.raises(UndefinedScore, match=r"lsd_db: clips must have one length, got \d+ samples"):
         score(("lsd_db",), reference=clean, degraded=clean[:-1], sample_rate_hz=RATE)
@@ -101,7 +101,7 @@ def test_errors_name_the_metric_and_the_cure(clean, speech):
     with pytest.raises(UndefinedScore, match="mono array"):
         score(("lsd_db",), reference=clean, degraded=np.zeros((2, 100)), sample_rate_hz=RATE)
     narrow = speech(16000)
-    with pytest.raises(UndefinedScore, match="lsd_high_db needs a sample rate above 16000 Hz"):
+    with pytest.raises(UndefinedScore, match="lsd_high_db: needs a sample rate above 16000 Hz"):
         score(("lsd_high_db",), reference=narrow, degraded=narrow, sample_rate_hz=16000)
 
 
