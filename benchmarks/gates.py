@@ -27,6 +27,7 @@ from audio_eval.gauntlet.applied import AppliedGates, Yardstick
 from audio_eval.gauntlet.defects import DEFECTS
 from audio_eval.gauntlet.harmless import HARMLESS
 from audio_eval.gauntlet.panel import Panel, Scores
+from audio_eval.gauntlet.places import voiced_moment
 from audio_eval.gauntlet.trial import Begun, Caught, Finding, Trial
 from audio_eval.profiles import PROFILES
 from backends.emulation.engine import EmulatedEngine
@@ -131,41 +132,38 @@ def rendered(name: str, setting: Setting, clips: Sequence[Clip]) -> Subject:
     for element in ("bf16", "fp16"):
         engine = EmulatedEngine(voice, Policy.uniform(sites, Scheme(element, element, element)), preparation)
         renders[element] = tuple(engine.render(clip).sound.numpy() for clip in clips)
+    originals = tuple(voice.render(clip).sound.numpy() for clip in clips)
     return Subject(
         name,
         voice.sample_rate_hz,
-        tuple(voice.render(clip).sound.numpy() for clip in clips),
+        originals,
         tuple(clip.natural for clip in clips if clip.natural is not None),
         renders,
-        oscillator_defects(voice, clips) if isinstance(voice, EmbeddedVoice) else {},
+        oscillator_defects(voice, clips, originals) if isinstance(voice, EmbeddedVoice) else {},
     )
 
 
-def oscillator_defects(voice: EmbeddedVoice, clips: Sequence[Clip]) -> dict[str, Degraded]:
-    """Drift and slip of the voice's true oscillator, by the F0 that it is given."""
-    frame_seconds = voice.module.vocoder.config.hop_samples / voice.sample_rate_hz
+def oscillator_defects(
+    voice: EmbeddedVoice, clips: Sequence[Clip], originals: Sequence[Samples]
+) -> dict[str, Degraded]:
+    """Drift and slip of the voice's true oscillator, by the F0 that it is given; a slip where the planted one is."""
+    hop, rate = voice.module.vocoder.config.hop_samples, voice.sample_rate_hz
+    frames = [voiced_moment(original, rate, seed)[0] // hop for seed, original in enumerate(originals)]
 
-    def drifted(f0_hz: torch.Tensor, cents: float) -> torch.Tensor:
-        return f0_hz * 2.0 ** (cents / 1200.0)
+    def rendered(clip: Clip, f0_hz: torch.Tensor) -> Samples:
+        return voice.render(replace(clip, inputs=(*clip.inputs[:2], f0_hz, *clip.inputs[3:]))).sound.numpy()
 
-    def slipped(f0_hz: torch.Tensor, radians: float) -> torch.Tensor:
-        # The phase is the sum of F0: one frame too high turns all harmonics up to the next pause.
-        voiced = torch.nonzero(f0_hz > 0)[:, 0]
-        higher = f0_hz.clone()
-        higher[voiced[len(voiced) // 2]] += radians / (TAU * frame_seconds)
-        return higher
+    def drifted(cents: float) -> list[Samples]:
+        return [rendered(clip, clip.inputs[2] * 2.0 ** (cents / 1200.0)) for clip in clips]
 
-    def degraded(change: Callable[[torch.Tensor, float], torch.Tensor]) -> Degraded:
-        def render(strength: float) -> list[Samples]:
-            changed = (
-                replace(clip, inputs=(*clip.inputs[:2], change(clip.inputs[2], strength), *clip.inputs[3:]))
-                for clip in clips
-            )
-            return [voice.render(clip).sound.numpy() for clip in changed]
+    def slipped(radians: float) -> list[Samples]:
+        # The phase is the sum of F0: one frame too high turns all harmonics from there to where voice ends.
+        higher = [clip.inputs[2].clone() for clip in clips]
+        for f0_hz, frame in zip(higher, frames, strict=True):
+            f0_hz[frame] += radians / TAU * rate / hop
+        return [rendered(clip, f0_hz) for clip, f0_hz in zip(clips, higher, strict=True)]
 
-        return render
-
-    return {"pitch_drift": degraded(drifted), "phase_slip": degraded(slipped)}
+    return {"pitch_drift": drifted, "phase_slip": slipped}
 
 
 def run(subject: Subject, panel: Panel, yardsticks: dict[str, Yardstick], only: Sequence[str]) -> list[dict[str, Any]]:
@@ -175,6 +173,9 @@ def run(subject: Subject, panel: Panel, yardsticks: dict[str, Yardstick], only: 
     rows: list[dict[str, Any]] = []
     for profile, yardstick in yardsticks.items():
         rows.append({"profile": profile, "bf16": tell_yardstick(profile, yardstick)})
+    print(f"{'':51} {'':44} {'':44} as bad as bf16 by what it")
+    print(f"{'defect, unit (promised)':51} {'caught in every clip from, by':44} ", end="")
+    print(f"{'caught in whichever one clip from, by':44} uses most, by the defect's own")
     for name in only:
         defect = DEFECTS[name]
         if not defect.applicable(subject.sample_rate_hz):
@@ -188,13 +189,13 @@ def run(subject: Subject, panel: Panel, yardsticks: dict[str, Yardstick], only: 
         if name in subject.oscillator:
             kinds[f"{name}, of the oscillator"] = subject.oscillator[name]
         for kind, degraded in kinds.items():
-            promised = "" if defect.named is None else f", promised at {defect.named:g}"
-            print(f"{kind}, {defect.unit} ({defect.strengths[0]:g} to {defect.strengths[-1]:g}{promised})")
             trial = Trial(panel, degraded, defect.strengths, defect.whole, defect.monotone)
             for profile, yardstick in yardsticks.items():
                 found = trial.find(yardstick)
                 held = found.held(defect.named)
-                tell_finding(profile, yardstick, found, held=held)
+                promised = "" if defect.named is None else f" ({defect.named:g})"
+                shown = f"{kind}, {defect.unit}{promised}" if profile == next(iter(yardsticks)) else ""
+                tell_finding(f"{shown:39} {profile}", yardstick, found, held=held)
                 rows.append({"profile": profile, "defect": kind, "held": held, **finding_row(yardstick, found)})
     for profile, yardstick in yardsticks.items():
         found_rows = [row for row in rows if "defect" in row and row["profile"] == profile]
@@ -222,17 +223,11 @@ def tell_yardstick(profile: str, yardstick: Yardstick) -> dict[str, float]:
     return {title(gate): yardstick.used(gate) for gate in yardstick.gates}
 
 
-def tell_finding(profile: str, yardstick: Yardstick, found: Finding, *, held: bool) -> None:
-    begun = f"every clip {caught(found.every)}; one clip {caught(found.one)}"
-    print(f"  {profile:12} {'held' if held else 'MISSED':6} {begun}")
-    line = f"{'':22}as bad as bf16 by {title(yardstick.gates[0])} at {where(found.even)}"
-    if found.own_gate is not None:
-        own = found.own_gate
-        line += (
-            f", by its own {title(own)} at {where(found.own_even)}"
-            f" (bf16 {yardstick.value(own):.3g}, threshold {own.threshold:g})"
-        )
-    print(line, flush=True)
+def tell_finding(kind: str, yardstick: Yardstick, found: Finding, *, held: bool) -> None:
+    """One row of the table: of several gates, the cheapest and how many more."""
+    own = "" if found.own_gate is None else f"{where(found.own_even)} {found.own_gate.metric}"
+    line = f"{kind:51} {caught(found.every):44} {caught(found.one):44} {where(found.even):9} {own}"
+    print(f"{'' if held else 'MISSED '}{line}".rstrip(), flush=True)
 
 
 def tell_harmless(profile: str, subject: Subject, panel: Panel, applied: AppliedGates) -> list[dict[str, Any]]:
@@ -258,7 +253,7 @@ def tell_harmless(profile: str, subject: Subject, panel: Panel, applied: Applied
 
 
 def title(gate: Gate) -> str:
-    return f"{gate.metric} ({gate.over})"
+    return f"{gate.metric} {gate.over}"
 
 
 def verdict(refusing: Sequence[Gate]) -> str:
@@ -266,15 +261,14 @@ def verdict(refusing: Sequence[Gate]) -> str:
 
 
 def where(begun: Begun | None) -> str:
-    return "no strength" if begun is None else f"{'' if begun.exact else '<= '}{begun.strength:.4g}"
+    return "never" if begun is None else f"{'' if begun.exact else '<= '}{begun.strength:.4g}"
 
 
 def caught(found: Caught | None) -> str:
     if found is None:
         return "ESCAPES"
-    names = list(dict.fromkeys(map(title, found.gates)))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{where(found.begun)} by {', '.join(names[:3])}{more}"
+    first, *more = dict.fromkeys(gate.metric for gate in found.gates)
+    return f"{where(found.begun)} {first}" + (f" +{len(more)}" if more else "")
 
 
 def finding_row(yardstick: Yardstick, found: Finding) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from precision.gates import Gate
 
 Scope = Literal["every", "one"]
 """Planted in every clip of a set, or in one clip while the others stay as they are."""
-SHOWS = 0.02
+SHOWS = 0.1
 """A yardstick is compared by the gates of which it uses up this share at least."""
 
 
