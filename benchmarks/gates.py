@@ -173,8 +173,8 @@ def run(subject: Subject, panel: Panel, yardsticks: dict[str, Yardstick], only: 
     rows: list[dict[str, Any]] = []
     for profile, yardstick in yardsticks.items():
         rows.append({"profile": profile, "bf16": tell_yardstick(profile, yardstick)})
-    print(f"{'':51} {'':44} {'':44} as bad as bf16 by what it")
-    print(f"{'defect, unit (promised)':51} {'caught in every clip from, by':44} ", end="")
+    print(f"{'':61} {'':44} {'':44} as bad as bf16 by what it")
+    print(f"{'':6} {'defect, unit (promised)':54} {'caught in every clip from, by':44} ", end="")
     print(f"{'caught in whichever one clip from, by':44} uses most, by the defect's own")
     for name in only:
         defect = DEFECTS[name]
@@ -195,7 +195,7 @@ def run(subject: Subject, panel: Panel, yardsticks: dict[str, Yardstick], only: 
                 held = found.held(defect.named)
                 promised = "" if defect.named is None else f" ({defect.named:g})"
                 shown = f"{kind}, {defect.unit}{promised}" if profile == next(iter(yardsticks)) else ""
-                tell_finding(f"{shown:39} {profile}", yardstick, found, held=held)
+                tell_finding(f"{shown:42} {profile}", yardstick, found, held=held)
                 rows.append({"profile": profile, "defect": kind, "held": held, **finding_row(yardstick, found)})
     for profile, yardstick in yardsticks.items():
         found_rows = [row for row in rows if "defect" in row and row["profile"] == profile]
@@ -226,8 +226,8 @@ def tell_yardstick(profile: str, yardstick: Yardstick) -> dict[str, float]:
 def tell_finding(kind: str, yardstick: Yardstick, found: Finding, *, held: bool) -> None:
     """One row of the table: of several gates, the cheapest and how many more."""
     own = "" if found.own_gate is None else f"{where(found.own_even)} {found.own_gate.metric}"
-    line = f"{kind:51} {caught(found.every):44} {caught(found.one):44} {where(found.even):9} {own}"
-    print(f"{'' if held else 'MISSED '}{line}".rstrip(), flush=True)
+    line = f"{'held' if held else 'MISSED':6} {kind:54} {caught(found.every):44} {caught(found.one):44} {where(found.even):9} {own}"
+    print(line.rstrip(), flush=True)
 
 
 def tell_harmless(profile: str, subject: Subject, panel: Panel, applied: AppliedGates) -> list[dict[str, Any]]:
