@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import soxr
 
-from audio_eval import spectra
+from audio_eval import frames, spectra
 from audio_eval.clip import Clip, UndefinedScore
 
 RATE = 22050
@@ -15,6 +15,9 @@ DISTANCES = [
     spectra.lsd_mid_db,
     spectra.lsd_high_db,
     spectra.log_mel_l1,
+    frames.worst_lsd_db,
+    frames.fricative_db,
+    frames.pause_excess_db,
 ]
 
 
