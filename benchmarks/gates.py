@@ -226,8 +226,8 @@ def tell_yardstick(profile: str, yardstick: Yardstick) -> dict[str, float]:
 def tell_finding(kind: str, yardstick: Yardstick, found: Finding, *, held: bool) -> None:
     """One row of the table: of several gates, the cheapest and how many more."""
     own = "" if found.own_gate is None else f"{where(found.own_even)} {found.own_gate.metric}"
-    line = f"{'held' if held else 'MISSED':6} {kind:54} {caught(found.every):44} {caught(found.one):44} {where(found.even):9} {own}"
-    print(line.rstrip(), flush=True)
+    line = f"{'held' if held else 'MISSED':6} {kind:54} {caught(found.every):44} {caught(found.one):44}"
+    print(f"{line} {where(found.even):9} {own}".rstrip(), flush=True)
 
 
 def tell_harmless(profile: str, subject: Subject, panel: Panel, applied: AppliedGates) -> list[dict[str, Any]]:
