@@ -138,16 +138,17 @@ def dc(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: i
 def clipping(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Share of samples (0..1) that a rail has cut off or holds fast, which the reference's own are not.
 
-    The rails are the clip's own highest and lowest value, at most full scale, so that a flat top is seen at any
-    level. A sample there is cut off where the reference, brought to the same level, goes more than 1 % beyond, and
-    stuck where the reference stays 10 % inside. One sample a side is free, as every waveform has a highest.
+    The rails are the clip's own highest and lowest value, at most full scale, or the reference's end where that lies
+    beyond, so that a flat top is seen at any level. A sample there is cut off where the reference, brought to the same
+    level, goes more than 1 % beyond, and stuck where the reference stays 10 % inside. One sample a side is free, as
+    every waveform has a highest.
     """
     first, second = pair(reference, degraded, sample_rate_hz)
     clean = first.samples * (_level(second) / _level(first))
     count = 0
     for sign in (1.0, -1.0):
         found, wanted = sign * second.samples, sign * clean
-        rail = min(float(np.max(found)), FULL_SCALE)
+        rail = min(float(np.max(found)), max(FULL_SCALE, float(np.max(sign * first.samples))))
         if rail <= 0.0:
             continue
         there = wanted[found >= rail * (1.0 - RAIL_STEP)]

@@ -9,13 +9,16 @@ All take `reference` and `degraded` as float32 or float64 [time] in -1..1 (or Cl
 import itertools
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from audio_eval.audio import resample
 from audio_eval.clip import SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip, pair
-from audio_eval.pesq_process import PESQ_POOL
+from audio_eval.pesq_process import PESQ_POOL, PesqProcess
 
 PESQ_HZ = 16000
 PIECE_SECONDS = 15.0
@@ -41,15 +44,27 @@ def _resampled(clip: Clip, rate: int) -> npt.NDArray[np.float32]:
     return clip.once(("resampled", rate), lambda: resample(clip.samples, clip.sample_rate_hz, rate))
 
 
-def _deadline(clip: Clip) -> float:
-    return time.monotonic() + max(LONGEST_CALL_SECONDS, LONGEST_CALL_SHARE * clip.seconds)
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One metric's use of PESQ."""
+
+    process: PesqProcess
+    deadline: float
+    """On the monotonic clock."""
+
+
+@contextmanager
+def _call(clip: Clip) -> Iterator[_Call]:
+    """A child for all that one metric asks; its time begins once there is one, as waiting is not PESQ's fault."""
+    with PESQ_POOL.lent() as process:
+        yield _Call(process, time.monotonic() + max(LONGEST_CALL_SECONDS, LONGEST_CALL_SHARE * clip.seconds))
 
 
 def _framed(samples: npt.NDArray[np.float32], shift: int | None) -> npt.NDArray[np.float32]:
     return samples if shift is None else np.pad(samples, (FRAME_SILENCE + shift, FRAME_SILENCE))
 
 
-def _pesq(reference: Clip, degraded: Clip, mode: str, deadline: float, shift: int | None = None) -> float:
+def _pesq(reference: Clip, degraded: Clip, mode: str, call: _Call, shift: int | None = None) -> float:
     if degraded.peak < SILENT_PEAK:
         raise UndefinedScore(f"the degraded clip is silent (peak {degraded.peak:.3g}): PESQ has no score for it")
     rate = reference.sample_rate_hz if reference.sample_rate_hz == 8000 else PESQ_HZ
@@ -58,12 +73,12 @@ def _pesq(reference: Clip, degraded: Clip, mode: str, deadline: float, shift: in
     edges = [len(first) * piece // count for piece in range(count + 1)]
     scores = []
     for start, stop in itertools.pairwise(edges):
-        left = deadline - time.monotonic()
+        left = call.deadline - time.monotonic()
         try:
             if left <= 0.0:
                 raise UndefinedScore("PESQ has used up its time on what came before")
             framed = (_framed(samples[start:stop], shift) for samples in (first, second))
-            scores.append(PESQ_POOL.score(mode, rate, *framed, timeout_seconds=left))
+            scores.append(call.process.score(mode, rate, *framed, timeout_seconds=left))
         except UndefinedScore as fault:
             raise UndefinedScore(f"{fault} (from {start / rate:.2f} s to {stop / rate:.2f} s)") from fault
     if not np.all(np.isfinite(scores)):
@@ -87,13 +102,15 @@ def pesq_wb(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_
         UndefinedScore: also for under 0.25 s, no utterance found, or a sample rate under 16 kHz.
     """
     first, second = _wide_band_pair(reference, degraded, sample_rate_hz)
-    return _pesq(first, second, "wb", _deadline(first))
+    with _call(first) as call:
+        return _pesq(first, second, "wb", call)
 
 
 def pesq_nb(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Narrow-band PESQ, MOS-LQO: 4.549 for identical clips, 1.017 at worst; 8 kHz stays 8 kHz, others go to 16."""
     first, second = pair(reference, degraded, sample_rate_hz)
-    return _pesq(first, second, "nb", _deadline(first))
+    with _call(first) as call:
+        return _pesq(first, second, "nb", call)
 
 
 def pesq_parity(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
@@ -105,11 +122,11 @@ def pesq_parity(*, reference: Samples | Clip, degraded: Samples | Clip, sample_r
     a frame later, and the second counts if it is higher by more than PARITY_JUMP: 1 or 2 of 1000 are left.
     """
     first, second = _wide_band_pair(reference, degraded, sample_rate_hz)
-    deadline = _deadline(first)
-    score = _pesq(first, second, "wb", deadline, PARITY_SHIFTS[0])
-    if score >= PARITY_SUSPECT:
-        return score
-    again = _pesq(first, second, "wb", deadline, PARITY_SHIFTS[1])
+    with _call(first) as call:
+        score = _pesq(first, second, "wb", call, PARITY_SHIFTS[0])
+        if score >= PARITY_SUSPECT:
+            return score
+        again = _pesq(first, second, "wb", call, PARITY_SHIFTS[1])
     return again if again > score + PARITY_JUMP else score
 
 
@@ -130,13 +147,13 @@ def pesq_change(
     first, second = _wide_band_pair(reference, degraded, sample_rate_hz)
     true = as_clip(natural, sample_rate_hz)
     pair(true, first, sample_rate_hz)
-    deadline = _deadline(first)
 
-    def change(shift: int) -> float:
-        before = first.once(("pesq against", true, shift), lambda: _pesq(true, first, "wb", deadline, shift))
-        return _pesq(true, second, "wb", deadline, shift) - before
+    def change(call: _Call, shift: int) -> float:
+        before = first.once(("pesq against", true, shift), lambda: _pesq(true, first, "wb", call, shift))
+        return _pesq(true, second, "wb", call, shift) - before
 
-    changes = [change(shift) for shift in CHANGE_SHIFTS[:2]]
-    if abs(changes[0] - changes[1]) > CHANGE_AGREE:
-        changes.append(change(CHANGE_SHIFTS[2]))
+    with _call(first) as call:
+        changes = [change(call, shift) for shift in CHANGE_SHIFTS[:2]]
+        if abs(changes[0] - changes[1]) > CHANGE_AGREE:
+            changes.append(change(call, CHANGE_SHIFTS[2]))
     return float(np.median(changes))

@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -125,13 +127,19 @@ class PesqPool:
             process.forget()
         self._renew()
 
-    def score(self, mode: str, rate: int, reference: Audio32, degraded: Audio32, *, timeout_seconds: float) -> float:
-        """As `PesqProcess.score`; the time begins once a child is free."""
+    @contextmanager
+    def lent(self) -> Iterator[PesqProcess]:
+        """A child for one thread, once one is free: who keeps it for several scores does not wait between them."""
         process = self._free.get()
         try:
-            return process.score(mode, rate, reference, degraded, timeout_seconds=timeout_seconds)
+            yield process
         finally:
             self._free.put(process)
+
+    def score(self, mode: str, rate: int, reference: Audio32, degraded: Audio32, *, timeout_seconds: float) -> float:
+        """As `PesqProcess.score`; the time begins once a child is free."""
+        with self.lent() as process:
+            return process.score(mode, rate, reference, degraded, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """End every child; the next scores start others."""

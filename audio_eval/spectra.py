@@ -105,13 +105,13 @@ def lsd_low_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_ra
 
 
 def lsd_mid_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
-    """Log-spectral distance of 4 to 8 kHz, dB; undefined at sample rates of 8 kHz."""
+    """Log-spectral distance of 4 to 8 kHz, dB; undefined at sample rates up to 8.7 kHz."""
     first, second = pair(reference, degraded, sample_rate_hz)
     return _band_distance(first, second, *BAND_EDGES_HZ)
 
 
 def lsd_high_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
-    """Log-spectral distance of 8 kHz upwards, dB; undefined at sample rates of 16 kHz and below."""
+    """Log-spectral distance of 8 kHz upwards, dB; undefined at sample rates up to 17.4 kHz."""
     first, second = pair(reference, degraded, sample_rate_hz)
     return _band_distance(first, second, BAND_EDGES_HZ[1], sample_rate_hz)
 

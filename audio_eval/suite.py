@@ -41,7 +41,7 @@ class Metric:
     dear: bool = False
     """Costs about as much as all the cheap ones together: judged by itself, and only once those are kept."""
     above_hz: int = 0
-    """Defined at sample rates above this only."""
+    """Defined at sample rates above this only: of a band, those at which it has a bin below 0.92 of Nyquist."""
     heads: str = ""
     """Judged on the logits of heads of this kind, `text` or `audio`, and not on sound."""
     free: bool = False
@@ -108,8 +108,8 @@ _TABLE = (
     Metric("fricative_db", frames.fricative_db, "dB", "lower"),
     Metric("lsd_db", spectra.lsd_db, "dB", "lower", additive=True),
     Metric("lsd_low_db", spectra.lsd_low_db, "dB", "lower", additive=True),
-    Metric("lsd_mid_db", spectra.lsd_mid_db, "dB", "lower", additive=True, above_hz=8000),
-    Metric("lsd_high_db", spectra.lsd_high_db, "dB", "lower", additive=True, above_hz=16000),
+    Metric("lsd_mid_db", spectra.lsd_mid_db, "dB", "lower", additive=True, above_hz=8696),
+    Metric("lsd_high_db", spectra.lsd_high_db, "dB", "lower", additive=True, above_hz=17392),
     Metric("log_mel_l1", spectra.log_mel_l1, "neper", "lower", additive=True),
     Metric("mcd_db", cepstra.mcd_db, "dB", "lower"),
     Metric("group_delay_rad", phase.group_delay_rad, "rad", "lower", additive=True),

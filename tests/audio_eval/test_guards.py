@@ -156,6 +156,14 @@ def test_clipping_at_full_scale(clean):
     assert measure(guards.clipping, loud, clean) == 0.0
 
 
+def test_clipping_of_a_reference_beyond_full_scale(clean):
+    loud = clean * (1.25 / np.max(np.abs(clean)))
+    assert measure(guards.clipping, loud, loud) == 0.0
+    assert measure(guards.clipping, loud, loud.astype(np.float16).astype(np.float64)) == 0.0
+    assert measure(guards.clipping, loud, np.clip(loud, -1.0, 1.0)) > 1e-4
+    assert measure(guards.clipping, loud, 1.1 * loud) > 1e-4
+
+
 @pytest.mark.parametrize("then", [np.asarray, bf16, lambda cut: np.round(cut * 32767) / 32767, lambda cut: cut / 3])
 @pytest.mark.parametrize("side", [(-1, 1), (0, 1), (-1, 0)])
 def test_flat_tops_are_seen_at_any_level(then, side, clean):

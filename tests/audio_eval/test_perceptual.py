@@ -1,5 +1,7 @@
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import soxr
 from audio_eval import perceptual
 from audio_eval.clip import Clip, UndefinedScore
 from audio_eval.perceptual import pesq_change, pesq_nb, pesq_parity, pesq_wb
-from audio_eval.pesq_process import PESQ_POOL, PesqPool
+from audio_eval.pesq_process import PESQ_POOL, PesqPool, PesqProcess
 
 RATE = 22050
 PAIR = Path(__file__).parents[2].parent / "shared" / "voices" / "pesq_pair"
@@ -34,6 +36,10 @@ def answers(monkeypatch):
         starts = []
 
         class Pool:
+            @contextmanager
+            def lent(self):
+                yield self
+
             def score(self, mode, rate, reference, degraded, *, timeout_seconds):
                 assert (mode, rate) == ("wb", 16000)
                 assert 0.0 < timeout_seconds <= 9.0
@@ -178,6 +184,21 @@ def test_more_utterances_than_pesq_has_room_for():
     with pytest.raises(UndefinedScore, match=r"crashed on these clips \(exit -11\)"):
         PESQ_POOL.score("wb", 16000, *(x.astype(np.float32) for x in (bursts, noisy)), timeout_seconds=60.0)
     assert 2.9 < pesq_wb(reference=bursts, degraded=noisy, sample_rate_hz=16000) < 3.0
+
+
+def test_waiting_for_a_child_is_no_time_of_pesqs(monkeypatch, pair16):
+    def slow(process, mode, rate, reference, degraded, *, timeout_seconds):
+        assert timeout_seconds > 0.2
+        time.sleep(0.1)
+        return 3.0
+
+    monkeypatch.setattr(perceptual, "PESQ_POOL", PesqPool(1))
+    monkeypatch.setattr(perceptual, "LONGEST_CALL_SECONDS", 0.5)
+    monkeypatch.setattr(PesqProcess, "score", slow)
+    clean, noisy = pair16
+    with ThreadPoolExecutor(6) as threads:
+        asked = [threads.submit(pesq_parity, reference=clean, degraded=noisy, sample_rate_hz=16000) for _ in range(6)]
+        assert [score.result() for score in asked] == [3.0] * 6
 
 
 def test_a_call_ends_in_time_whatever_pesq_does(monkeypatch, pair16):

@@ -101,8 +101,17 @@ def test_errors_name_the_metric_and_the_cure(clean, speech):
     with pytest.raises(UndefinedScore, match="mono array"):
         score(("lsd_db",), reference=clean, degraded=np.zeros((2, 100)), sample_rate_hz=RATE)
     narrow = speech(16000)
-    with pytest.raises(UndefinedScore, match="lsd_high_db: needs a sample rate above 16000 Hz"):
+    with pytest.raises(UndefinedScore, match="lsd_high_db: needs a sample rate above 17392 Hz"):
         score(("lsd_high_db",), reference=narrow, degraded=narrow, sample_rate_hz=16000)
+
+
+def test_every_metric_is_defined_above_the_rate_that_it_names(speech):
+    sound = speech(24000)
+    for metric in METRICS.values():
+        if metric.above_hz and not metric.needs_natural and metric.missing is None:
+            rate = metric.above_hz + 1
+            found = score((metric.name,), reference=sound, degraded=sound, sample_rate_hz=rate)
+            assert np.isfinite(found[metric.name]), metric.name
 
 
 LENGTHS = st.sampled_from([1, 2, 700, 5000, 12000])
