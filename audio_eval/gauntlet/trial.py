@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from audio_eval.clip import Samples
 from audio_eval.gauntlet.applied import AppliedGates, Scope, Yardstick
@@ -84,13 +85,14 @@ class Trial:
 
     def find(self, yardstick: Yardstick) -> Finding:
         """Run the trial against the yardstick's gates."""
-        own = self._first_overtaken(yardstick)
+        own_gate, own_even = self._first_overtaken(yardstick)
+        gates = yardstick.gates
         return Finding(
             self.caught(yardstick.applied, "every"),
             self.caught(yardstick.applied, "one"),
-            self._overtakes(yardstick, yardstick.gates[0]) if yardstick.gates else None,
-            own,
-            None if own is None else self._overtakes(yardstick, own),
+            self._begin(partial(self._overtakes, yardstick, gates[0])) if gates else None,
+            own_gate,
+            own_even,
         )
 
     def caught(self, applied: AppliedGates, scope: Scope) -> Caught | None:
@@ -107,9 +109,13 @@ class Trial:
             held -= 1
         if held == len(self.strengths):
             return None
-        if held == 0:
+        return self._narrowed(held, holds)
+
+    def _narrowed(self, index: int, holds: Callable[[float], bool]) -> Begun:
+        """Where something begins that holds at a graded strength and does not at the one below."""
+        if index == 0:
             return Begun(self.strengths[0], exact=False)
-        low, high = self.strengths[held - 1], self.strengths[held]
+        low, high = self.strengths[index - 1], self.strengths[index]
         for _ in range(HALVINGS if self.monotone else 0):
             middle = math.sqrt(low * high) if low > 0.0 else (low + high) / 2.0
             middle = float(round(middle)) if self.whole else middle
@@ -132,22 +138,23 @@ class Trial:
                 return True
         return False
 
-    def _overtakes(self, yardstick: Yardstick, gate: Gate) -> Begun | None:
-        """Where it uses up more of a gate than the yardstick does."""
-        limit = yardstick.used(gate)
-        return self._begin(lambda strength: yardstick.applied.used(gate, self.scores(strength, (gate.metric,))) > limit)
+    def _overtakes(self, yardstick: Yardstick, gate: Gate, strength: float) -> bool:
+        """Whether it uses up more of a gate than the yardstick does."""
+        scores = self.scores(strength, (gate.metric,))
+        return yardstick.applied.used(gate, scores) > yardstick.used(gate)
 
-    def _first_overtaken(self, yardstick: Yardstick) -> Gate | None:
-        """The gate that shows the defect as worse than the yardstick at the slightest strength.
+    def _first_overtaken(self, yardstick: Yardstick) -> tuple[Gate, Begun] | tuple[None, None]:
+        """The gate that shows the defect as worse than the yardstick at the slightest strength, and that strength.
 
         Between graded strengths what is used up is taken to grow evenly.
         """
         before = dict.fromkeys(yardstick.gates, 0.0)
-        for strength in self.strengths:
+        for index, strength in enumerate(self.strengths):
             scores = self.scores(strength, [gate.metric for gate in before])
             after = {gate: yardstick.applied.used(gate, scores) for gate in before}
             over = [gate for gate in before if after[gate] > yardstick.used(gate)]
             if over:
-                return min(over, key=lambda g: max(0.0, yardstick.used(g) - before[g]) / (after[g] - before[g]))
+                first = min(over, key=lambda g: max(0.0, yardstick.used(g) - before[g]) / (after[g] - before[g]))
+                return first, self._narrowed(index, partial(self._overtakes, yardstick, first))
             before = after
-        return None
+        return None, None

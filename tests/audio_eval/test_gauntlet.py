@@ -143,7 +143,7 @@ def test_scores_are_asked_for_once(quick):
 
 
 def test_yardstick(quick):
-    gates = AppliedGates.of((GAIN, Gate("lsd_db", "mean", max=2.0), Gate("polarity", "worst", min=1.0)), quick)
+    gates = AppliedGates.of((GAIN, Gate("lsd_db", "mean", max=0.5), Gate("polarity", "worst", min=1.0)), quick)
     quieter = [10.0 ** (-0.1 / 20.0) * clip for clip in quick.originals]
     yardstick = Yardstick(gates, quick.score(quieter, gates.metrics))
     assert yardstick.gates[0] == GAIN
@@ -155,6 +155,17 @@ def test_yardstick(quick):
     assert found.every.begun.strength == pytest.approx(loss_of(0.2), rel=0.05)
     assert not found.held(None)
     assert trial_of(quick, "polarity_flip").find(yardstick).held(1.0)
+
+
+def test_what_overtakes_a_yardstick_for_a_while_does_so_first_there(quick):
+    """Further off than the yardstick at 2, and no longer at 4."""
+    gates = AppliedGates.of((GAIN,), quick)
+    yardstick = Yardstick(gates, quick.score([0.99 * clip for clip in quick.originals], gates.metrics))
+    share = {1.0: 1.0, 2.0: 0.9, 4.0: 1.0}
+    trial = Trial(quick, lambda s: [share[s] * clip for clip in quick.originals], (1.0, 2.0, 4.0), monotone=False)
+    found = trial.find(yardstick)
+    assert found.even is None
+    assert (found.own_gate, found.own_even) == (GAIN, Begun(2.0, exact=True))
 
 
 def test_what_is_used_up(quick):
