@@ -125,6 +125,18 @@ def mel_filters(sample_rate_hz: int, n_fft: int) -> npt.NDArray[np.float32]:
     return filters
 
 
+def top_rise_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
+    """What was added above UPPER_SHARE of Nyquist, where images of an upsampler whistle, dB.
+
+    The log-spectral distance of those bins, of which only rises count: a resampler takes away there, and adds nothing.
+    """
+    first, second = pair(reference, degraded, sample_rate_hz)
+    start = bin_at(sample_rate_hz, sample_rate_hz, LSD_FFT)
+    clean, found = (log_magnitudes(first, clip, LSD_FFT)[:, start:] for clip in (first, second))
+    rise = np.maximum(found - clean, 0.0) * DB_PER_NEPER
+    return float(np.mean(np.sqrt(np.mean(np.square(rise), axis=1, dtype=np.float64))))
+
+
 def log_mel_l1(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean absolute difference of log mel amplitudes, in nepers: 80 Slaney bands, FFT 2048."""
     first, second = pair(reference, degraded, sample_rate_hz)

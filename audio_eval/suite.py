@@ -110,6 +110,7 @@ _TABLE = (
     Metric("lsd_low_db", spectra.lsd_low_db, "dB", "lower", additive=True),
     Metric("lsd_mid_db", spectra.lsd_mid_db, "dB", "lower", additive=True, above_hz=8696),
     Metric("lsd_high_db", spectra.lsd_high_db, "dB", "lower", additive=True, above_hz=17392),
+    Metric("top_rise_db", spectra.top_rise_db, "dB", "lower"),
     Metric("log_mel_l1", spectra.log_mel_l1, "neper", "lower", additive=True),
     Metric("mcd_db", cepstra.mcd_db, "dB", "lower"),
     Metric("group_delay_rad", phase.group_delay_rad, "rad", "lower", additive=True),

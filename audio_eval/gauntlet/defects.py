@@ -70,6 +70,13 @@ _TABLE = (
         above_hz=int(2 * BAND_HZ),
     ),
     Defect(
+        "whistle",
+        "dB under speech",
+        (-80.0, -60.0, -50.0, -40.0, -30.0, -20.0, -10.0),
+        "an image that an upsampler leaves under Nyquist",
+        sound.whistle,
+    ),
+    Defect(
         "gain_loss",
         "%",
         (0.1, 0.5, 1.0, 2.0, 4.0, 8.0),

@@ -7,6 +7,7 @@ gives, and a seed for what is drawn; it returns float32 [time] of equal length. 
 import numpy as np
 import numpy.typing as npt
 from scipy import signal
+from scipy.ndimage import uniform_filter1d
 
 from audio_eval.clip import Samples
 from audio_eval.gauntlet.places import (
@@ -24,6 +25,7 @@ Planted = npt.NDArray[np.float32]
 
 SIBILANCE_HZ = 3000.0
 BAND_HZ = 8000.0
+WHISTLE_SHARE = 0.96
 TAIL_SECONDS = 0.3
 """T60 of the smear: a small office."""
 
@@ -51,6 +53,15 @@ def band_lost(samples: Samples, sample_rate_hz: int, strength: float, seed: int)
     del seed
     lost = 1.0 - _ratio(-strength)
     return (samples - lost * high_band(samples, sample_rate_hz, BAND_HZ)).astype(np.float32)
+
+
+def whistle(samples: Samples, sample_rate_hz: int, strength: float, seed: int) -> Planted:
+    """A tone at 0.96 of Nyquist, where no perceptual metric listens, `strength` dB under the speech as it goes."""
+    del seed
+    power = uniform_filter1d(np.square(samples, dtype=np.float64), round(FRAME_SECONDS * sample_rate_hz))
+    tone = np.sqrt(2.0 * power.clip(min=0.0)) * np.sin(WHISTLE_SHARE * np.pi * np.arange(len(samples)))
+    planted: Planted = (samples + _ratio(strength) * tone).astype(np.float32)
+    return planted
 
 
 def gain_loss(samples: Samples, sample_rate_hz: int, strength: float, seed: int) -> Planted:

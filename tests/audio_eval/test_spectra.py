@@ -15,6 +15,7 @@ DISTANCES = [
     spectra.lsd_mid_db,
     spectra.lsd_high_db,
     spectra.log_mel_l1,
+    spectra.top_rise_db,
     frames.worst_lsd_db,
     frames.fricative_db,
     frames.pause_excess_db,
@@ -136,3 +137,12 @@ def test_what_resamplers_leave_out_costs_nothing(quality, rate, through):
     for distance, least in ((spectra.lsd_db, 0.03), (spectra.lsd_mid_db, 0.03), (spectra.log_mel_l1, 0.002)):
         assert distance(reference=sound, degraded=back, sample_rate_hz=rate) < least
     assert spectra.log_magnitude(reference=sound, degraded=back, sample_rate_hz=rate) > 0.05
+
+
+def test_what_is_added_under_nyquist_counts_and_what_is_taken_there_does_not(clean):
+    whistle = 0.01 * np.sin(0.96 * np.pi * np.arange(len(clean)))
+    rise = spectra.top_rise_db(reference=clean, degraded=clean + whistle, sample_rate_hz=RATE)
+    assert rise > 5.0
+    assert spectra.lsd_high_db(reference=clean, degraded=clean + whistle, sample_rate_hz=RATE) < 0.2 * rise
+    kept = soxr.resample(soxr.resample(clean, RATE, 48000, quality="HQ"), 48000, RATE, quality="HQ")[: len(clean)]
+    assert spectra.top_rise_db(reference=clean, degraded=kept, sample_rate_hz=RATE) < 0.05

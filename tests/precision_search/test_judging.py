@@ -74,7 +74,7 @@ def test_the_same_clips_keep_every_gate(folder, judged):
     assert "BROKEN" not in out
     line = next(line for line in out.splitlines() if line.strip().startswith("not judged") and "pesq_change" in line)
     assert "natural recording" in line
-    assert "lsd_high_db: needs a sample rate above 16000 Hz" in out
+    assert "lsd_high_db: needs a sample rate above 17392 Hz" in out
 
 
 def test_broken_gates_name_the_clips_that_broke_most(folder, judged, tmp_path):
