@@ -22,6 +22,7 @@ from precision_search.results import read_policy, write_results
 from precision_search.run import calibrated, moments_of
 from precision_search.run import run as run_setting
 from precision_search.table import gate_lines, table
+from precision_search.unscorable import refuse_clips
 from precision_search.wire import Setting, SetupError, make_setting, read_recipe, study_header
 from precision_search.wire import devices as cards
 from precision_search.workers import WorkerError, Workers
@@ -70,6 +71,8 @@ def run(
         raise CommandError(f"{folder}: is not empty and holds no study; name another folder by --out")
     setting = make_setting(recipe)
     progress.say(describe(setting))
+    if not there:
+        refuse_clips(setting, progress, workers)
     header = study_header(setting)
     with Study.open(folder, header) if there else _create(folder, header) as study:
         found = run_setting(setting, study, progress, workers)

@@ -72,6 +72,10 @@ def judge_files(
     asked = PROFILES[profile] if gates is None else load_gates(gates, Known((), (), tuple(METRICS), PROFILES))
     pairs = read_pairs(reference, degraded, natural, progress)
     material = Material(pairs.sample_rate_hz, has_natural=natural is not None, free=free)
+    others = {gate.metric: METRICS[gate.metric].misfit(material) for gate in asked if gates is not None}
+    mistakes = [f"{metric}: {reason}" for metric, reason in others.items() if reason is not None]
+    if mistakes:
+        raise JudgingError(f"{gates}: gates that cannot be judged on such clips:\n  " + "\n  ".join(mistakes))
     chosen, unjudged = judgeable(asked, material, clips=len(pairs.clips))
     if not chosen:
         raise JudgingError("no gate can be judged:\n  " + "\n  ".join(dict.fromkeys(left.reason for left in unjudged)))

@@ -52,7 +52,7 @@ class Jury:
         self.trained: Trained | None = None
         """Weights that policies of choices have, where a site runs the scheme they were trained for."""
         self._heard: set[tuple[str, Split, str]] = set()
-        self.searching, self.held_back = (_bench(setting, split) for split in ("search", "held_back"))
+        self.searching, self.held_back = (bench_of(setting, split) for split in ("search", "held_back"))
         self.fast = setting.backend.arithmetic.name
         exact = setting.backend.exact
         self.exact = None if exact is None else exact.name
@@ -194,7 +194,7 @@ def hear(
     are judged as they are; the others are made in the fast arithmetic.
     """
     clips = setting.clips_of(split)
-    bench = _bench(setting, split)
+    bench = bench_of(setting, split)
     seed = setting.recipe.search.seed
     if rendered is None:
         made = crew.render(split, policy, len(clips), bench.additive)
@@ -211,7 +211,8 @@ def hear(
     return Heard(verdicts, {clip.name: found for clip, found in zip(clips, scores, strict=True)})
 
 
-def _bench(setting: Setting, split: Split) -> Bench:
+def bench_of(setting: Setting, split: Split) -> Bench:
+    """The gates that can be judged on the clips of a split."""
     return Bench.of(setting.recipe.gates, setting.material(split), len(setting.clips_of(split)))
 
 

@@ -27,6 +27,7 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary["unforced"] is not None:
         lines += ["", f"  {unforced_sentence(summary['unforced'])}"]
         lines += [f"  {line}" for line in gate_lines(summary["unforced"]["gates"])]
+        lines += [f"  {line}" for line in unjudged_lines(summary["unforced"]["unjudged"])]
     lines += ["", *_price(summary)]
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
@@ -63,7 +64,7 @@ def unjudged_lines(unjudged: Sequence[Mapping[str, Any]]) -> list[str]:
 def resolution_sentence(summary: Mapping[str, Any]) -> str:
     """The least loss of quality against natural speech that so many clips would show; empty where none were judged."""
     found = summary["statistics"].get("pesq_change")
-    if found is None or found["resolvable_change"] is None:
+    if found is None or not math.isfinite(float(found["resolvable_change"])):
         return ""
     return (
         f"with these {summary['clips']['held_back']} clips a PESQ change of {_number(found['resolvable_change'])} can"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from audio_eval.judge import judge, judgeable
+from audio_eval.judge import Unjudged, judge, judgeable
 from audio_eval.output import Output
 from audio_eval.scoring import score_each
 from audio_eval.suite import Material, ReferenceClip
@@ -59,10 +59,16 @@ def unforced(
     preparation = Preparation(setting.backend.arithmetic, moments, setting.chains, adapted)
     engine = EmulatedEngine(voice, policy, preparation, calibration)
     material = Material(voice.sample_rate_hz, has_natural=False, free=True)
-    chosen, left = judgeable(gates, material, clips=len(clips))
-    metrics = dict.fromkeys(gate.metric for gate in chosen)
+    applicable, left = judgeable(gates, material, clips=len(clips))
     references = [output_of(voice.render(clip)) for clip in clips]
     against = [ReferenceClip(reference, voice.sample_rate_hz, free=True) for reference in references]
+    undefined: dict[str, str] = {}
+    for clip, reference, output in zip(clips, against, references, strict=True):
+        for metric, reason in score_each(reference, output, {gate.metric for gate in applicable})[1].items():
+            undefined.setdefault(metric, f"{clip.name}: {reason}")
+    chosen = [gate for gate in applicable if gate.metric not in undefined]
+    left += tuple(Unjudged(gate, undefined[gate.metric]) for gate in applicable if gate.metric in undefined)
+    metrics = dict.fromkeys(gate.metric for gate in chosen)
 
     def heard(render: Callable[[Clip], Output]) -> tuple[list[Output], tuple[Verdict, ...]]:
         rendered = [render(clip) for clip in clips]

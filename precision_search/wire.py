@@ -211,9 +211,26 @@ def make_setting(recipe: Recipe) -> Setting:
     setting = Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
+    _refuse_rendering(voice, setting.first)
     _refuse_gates(setting)
     _refuse_hidden_sites(setting)
     return setting
+
+
+def _refuse_rendering(voice: Voice, made: Rendering) -> None:
+    """Refuse a voice that does not make what its family is judged by, or has heads of no known kind."""
+    judged = COMPARISONS[voice.family].judged
+    kinds = {metric.heads for metric in METRICS.values() if metric.heads}
+    strange = [head for head in made.logits if head.partition(".")[0] not in kinds]
+    mistakes = [
+        f"head {head!r} is of no kind; begin its name with one of {', '.join(sorted(kinds))}" for head in strange
+    ]
+    if "tokens" in judged and not made.logits:
+        mistakes.append(f"a model of the {voice.family} family is judged by its tokens, and `render` gives no logits")
+    if "sound" in judged and made.waveform is None:
+        mistakes.append(f"a model of the {voice.family} family is judged by its sound, and `render` gives none")
+    if mistakes:
+        raise SetupError(f"model.name: {voice.name} cannot be judged\n  " + "\n  ".join(mistakes))
 
 
 def _refuse_gates(setting: Setting) -> None:
@@ -232,9 +249,7 @@ def _refuse_gates(setting: Setting) -> None:
     material = setting.material("search")
     if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
         adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
-        raise SetupError(
-            f"gates: a search steers by metrics that add, and none of them is one; add {', '.join(adding)}"
-        )
+        raise SetupError(f"gates: a search steers by metrics that add, and none is one; add {', '.join(adding)}")
 
 
 def _refuse_hidden_sites(setting: Setting) -> None:

@@ -21,8 +21,8 @@ OTHER_SEED = 1
 
 def yardsticks_of(setting: Setting) -> tuple[str, ...]:
     """The names of those that the model has."""
-    reseeded = setting.voice.reseeded(setting.held_back_clips[0], OTHER_SEED)
-    return WIDE if reseeded is None else (*WIDE, SEED)
+    draws = all(setting.voice.reseeded(clip, OTHER_SEED) is not None for clip in setting.held_back_clips)
+    return (*WIDE, SEED) if draws else WIDE
 
 
 def render_yardstick(setting: Setting, name: str, clip: Clip) -> Output:

@@ -86,7 +86,8 @@ def _gate_row(entry: Mapping[str, Any], sides: Mapping[tuple[str, str], str]) ->
     if margin is None and threshold is not None and side:
         margin = value - threshold if side == "min" else threshold - value
     kept = entry.get("kept") is True
-    found = entry.get("beside")
+    # Studies before the yardsticks had the baseline's value alone.
+    found = entry.get("beside", {"baseline": entry["bf16_value"]} if "bf16_value" in entry else None)
     beside = {str(name): number(value) for name, value in found.items()} if isinstance(found, dict) else {}
     return GateRow(metric, over, side, threshold, value, margin, kept, beside)
 

@@ -19,6 +19,7 @@ REFUSED_AT = {defect.name: defect.named for defect in DEFECTS.values() if defect
     "phase_slip": 0.8,
     "fricative_collapse": 4.0,
     "band_lost": 4.0,
+    "whistle": -30.0,
     "clipping": 10.0,
     "reverberant_smear": -20.0,
     "rail_pinned": 0.1,

@@ -278,3 +278,14 @@ def test_renders_with_nothing_forced_may_differ_in_length(folder, judged, tmp_pa
     assert set(by_metric) >= {"duration_change", "dtw_mcd_db"}
     assert by_metric["duration_change"]["value"] == pytest.approx(0.005)
     assert "lsd_db" not in said
+
+
+def test_gates_of_a_file_on_what_the_clips_do_not_have_are_mistakes(folder, judged, tmp_path):
+    gates = tmp_path / "gates.yaml"
+    gates.write_text(
+        "gates: [{metric: lsd_db, max: 9}, {metric: duration_change, max: 1}, {metric: text_kl_nats, max: 1}]"
+    )
+    code, _, said = judged(folder("reference"), folder("degraded"), "--gates", gates)
+    assert code == 2
+    assert "duration_change: hears renders with nothing forced" in said
+    assert "text_kl_nats: the model has no text tokens" in said

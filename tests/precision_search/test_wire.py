@@ -1,11 +1,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from audio_eval import free_running
 from precision.gates import Gate
 from precision.policy import Policy
 from precision_search import wire
+from precision_search.progress import Progress
 from precision_search.unforced import unforced
+from precision_search.unscorable import refuse_clips
 from precision_search.wire import (
     Setting,
     SetupError,
@@ -16,6 +20,8 @@ from precision_search.wire import (
     read_recipe,
     study_header,
 )
+from voice.embedded import EmbeddedVoice
+from voice.model import Rendering
 from voice.sites import discover
 
 
@@ -107,3 +113,45 @@ def test_sites_that_only_forcing_calls_are_refused(monkeypatch):
     monkeypatch.setattr(wire, "discover", fewer)
     with pytest.raises(SetupError, match=r"(?s)does not call the same sites.*only forced: prosody.*only unforced: -"):
         make_setting(read_recipe("tts_blackhole", ()))
+
+
+def test_clips_that_no_policy_could_keep_are_named_before_anything_is_measured(setting, monkeypatch):
+    refuse_clips(setting, Progress(quiet=True), 1)
+    own, short = EmbeddedVoice.render, setting.held_back_clips[1].name
+
+    def cut(self, clip):
+        sound = own(self, clip).sound
+        return Rendering(sound[:4000] if clip.name == short else sound)
+
+    monkeypatch.setattr(EmbeddedVoice, "render", cut)
+    with pytest.raises(SetupError, match="not even against themselves") as refused:
+        refuse_clips(setting, Progress(quiet=True), 1)
+    lines = str(refused.value).splitlines()[1:]
+    assert {line.split(":")[0].strip() for line in lines} == {short}
+    assert any("estoi: STOI needs at least 0.4 s" in line for line in lines)
+
+
+LOADED = EmbeddedVoice.load()
+
+
+def test_a_voice_makes_what_its_family_is_judged_by(monkeypatch):
+    made = Rendering(torch.zeros(100), {"speech.0": torch.zeros(5, 7)})
+    own = EmbeddedVoice.render
+    monkeypatch.setattr(EmbeddedVoice, "render", lambda self, clip: Rendering(own(self, clip).sound, made.logits))
+    with pytest.raises(SetupError, match=r"head 'speech.0' is of no kind; begin its name with one of audio, text"):
+        make_setting(read_recipe("tts_blackhole", ()))
+    monkeypatch.setattr(EmbeddedVoice, "render", own)
+    monkeypatch.setattr(EmbeddedVoice, "load", lambda _: replace(LOADED, family="autoregressive"))
+    with pytest.raises(SetupError, match="autoregressive family is judged by its tokens, and `render` gives no logits"):
+        make_setting(read_recipe("tts_blackhole", ()))
+
+
+def test_free_gates_that_the_reference_itself_has_no_score_in_are_set_aside(setting, monkeypatch):
+    monkeypatch.setattr(free_running, "LONGEST_SECONDS", 0.1)
+    policy = Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline)
+    found = unforced(setting, policy, (Gate("dtw_mcd_db", max=1.0), Gate("duration_change", max=1.0)), None)
+    assert [gate["metric"] for gate in found["gates"]] == ["duration_change"]
+    assert found["kept"]
+    (left,) = found["unjudged"]
+    assert left["metric"] == "dtw_mcd_db"
+    assert setting.held_back_clips[0].name in left["reason"]

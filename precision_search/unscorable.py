@@ -1,0 +1,38 @@
+"""Unscorable: clips on which a gate can never be kept, found before anything is searched."""
+
+from audio_eval.scoring import score_clips, threads
+from audio_eval.suite import ReferenceClip
+from backends.emulation.audition import output_of
+from precision.candidate import Split
+from precision_search.jury import bench_of
+from precision_search.progress import Progress
+from precision_search.wire import Setting, SetupError
+
+SPLITS: tuple[Split, ...] = ("search", "held_back")
+
+
+def refuse_clips(setting: Setting, progress: Progress, workers: int) -> None:
+    """Score the model's own fp32 against itself on every clip.
+
+    Raises:
+        SetupError: a metric that a gate names has no score; all such clips are named, with the reasons.
+    """
+    rate = setting.voice.sample_rate_hz
+    progress.begin("hearing fp32 against itself", sum(len(setting.clips_of(split)) for split in SPLITS))
+    mistakes = []
+    for split in SPLITS:
+        clips = setting.clips_of(split)
+        outputs = [output_of(setting.voice.render(clip)) for clip in clips]
+        metrics = tuple(dict.fromkeys(gate.metric for gate in bench_of(setting, split).gates))
+        pairs = [
+            (ReferenceClip(output, rate, clip.natural), output) for output, clip in zip(outputs, clips, strict=True)
+        ]
+        with threads(workers) as mapped:
+            _, undefined = score_clips(metrics, pairs, mapped=mapped, told=lambda _: progress.step())
+        mistakes += [f"{clips[found.clip].name}: {found.reason}" for found in undefined]
+    progress.end()
+    if mistakes:
+        raise SetupError(
+            "data: clips that cannot be judged, not even against themselves; leave them out, or the gates\n  "
+            + "\n  ".join(mistakes)
+        )
