@@ -35,7 +35,8 @@ from backends.emulation.preparation import Preparation
 from backends.hopper.numerics import HopperArithmetic
 from precision.gates import Gate
 from precision.policy import Policy, Scheme
-from precision_search.wire import Setting, make_setting, read_recipe
+from precision_search.setting import Setting
+from precision_search.wire import make_setting, read_recipe
 from voice.embedded import EmbeddedVoice
 from voice.model import Clip
 

@@ -18,7 +18,7 @@ from precision.search.problem import Choice, Problem
 from precision.search.solve import solve
 from precision.study import Study
 from precision_search.progress import Progress
-from precision_search.wire import Setting, SetupError
+from precision_search.setting import Setting, SetupError
 from voice.checkpoint import content_digest
 from voice.model import AdaptableVoice
 

@@ -21,10 +21,11 @@ from precision_search.progress import Progress
 from precision_search.results import read_policy, write_results
 from precision_search.run import calibrated, moments_of
 from precision_search.run import run as run_setting
+from precision_search.setting import Setting, SetupError
 from precision_search.table import gate_lines, table
 from precision_search.unscorable import refuse_clips
-from precision_search.wire import Setting, SetupError, make_setting, read_recipe, study_header
 from precision_search.wire import devices as cards
+from precision_search.wire import make_setting, read_recipe, study_header
 from precision_search.workers import WorkerError, Workers
 from voice.checkpoint import CheckpointError
 

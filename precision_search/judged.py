@@ -6,8 +6,8 @@ from typing import Any
 from audio_eval.statistics import describe
 from audio_eval.suite import METRICS
 from precision_search.run import Found
+from precision_search.setting import Setting
 from precision_search.verdict_lines import gate_line, unjudged_lines
-from precision_search.wire import Setting
 from voice.family import COMPARISONS
 
 

@@ -22,7 +22,7 @@ from precision.study import Study
 from precision_search.adaptation import Trained
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
-from precision_search.wire import Setting
+from precision_search.setting import Setting
 from precision_search.workers import Workers
 from precision_search.yardsticks import yardsticks_of
 

@@ -13,7 +13,7 @@ from precision.search.problem import Problem
 from precision.site import Site
 from precision.study import Study
 from precision_search.progress import Progress
-from precision_search.wire import Setting
+from precision_search.setting import Setting
 from precision_search.workers import Workers
 
 TIE = 1e-3

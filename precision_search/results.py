@@ -25,7 +25,8 @@ from precision_search.adaptation import told
 from precision_search.agreement import agreement
 from precision_search.judged import judged
 from precision_search.run import Found
-from precision_search.wire import Setting, devices, study_header
+from precision_search.setting import Setting
+from precision_search.wire import devices, study_header
 
 PACKAGES = ("precision-search", "torch", "numpy", "numba", "scipy", "librosa", "pesq", "pystoi", "soxr")
 

@@ -28,8 +28,8 @@ from precision_search.jury import Heard, Jury
 from precision_search.problem import measure_damage, problem_of
 from precision_search.progress import Progress
 from precision_search.renders import keep_renders
+from precision_search.setting import Setting
 from precision_search.unforced import unforced
-from precision_search.wire import Setting
 from precision_search.workers import Workers
 from voice.intercept import intercept
 

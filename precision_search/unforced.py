@@ -22,8 +22,8 @@ from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.gates import Gate, Verdict
 from precision.policy import Policy
+from precision_search.setting import Setting
 from precision_search.verdict_lines import gate_line, unjudged_lines
-from precision_search.wire import Setting
 from precision_search.yardsticks import WIDE, render_yardstick
 from voice.model import Clip
 

@@ -6,7 +6,7 @@ from backends.emulation.audition import output_of
 from precision.candidate import Split
 from precision_search.jury import bench_of
 from precision_search.progress import Progress
-from precision_search.wire import Setting, SetupError
+from precision_search.setting import Setting, SetupError
 
 SPLITS: tuple[Split, ...] = ("search", "held_back")
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
@@ -15,26 +15,23 @@ from torch import Tensor
 
 from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
-from audio_eval.suite import METRICS, Material
+from audio_eval.suite import METRICS
 from backends.base import Backend
 from backends.devices import Device, load_devices
-from backends.emulation.audition import Bench
 from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
 from backends.tenstorrent.backend import TenstorrentBackend
-from precision.candidate import Split
 from precision.policy import Scheme
 from precision.recipe import Known, Recipe, load_recipe
-from precision.sections import GatesSection
-from precision.site import Site
 from precision.space import resolve_space
+from precision_search.refusals import refuse
+from precision_search.setting import Setting, SetupError
 from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
-from voice.family import COMPARISONS
 from voice.hifigan import HifiganVoice
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
-from voice.sites import Discovery, discover
+from voice.sites import discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
 SHORT_SECONDS = 0.5
@@ -43,10 +40,6 @@ SHORT_SECONDS = 0.5
 
 Loaded = tuple[Voice, tuple[Clip, ...]]
 """A voice and the clips that there are of it."""
-
-
-class SetupError(ValueError):
-    """Something that a recipe names cannot be had; the message says what to do."""
 
 
 def _embedded(recipe: Recipe) -> Loaded:
@@ -120,55 +113,6 @@ def backend_of(device: Device) -> Backend:
     )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Everything that a recipe comes to, before anything is measured."""
-
-    recipe: Recipe
-    voice: Voice
-    device: Device
-    backend: Backend
-    search_clips: tuple[Clip, ...]
-    held_back_clips: tuple[Clip, ...]
-    discovery: Discovery
-    space: Mapping[str, tuple[Scheme, ...]]
-    """Site -> schemes that it may take, after rules and protection."""
-    protected: Mapping[str, str]
-    """Site -> why it keeps the baseline."""
-    refused: Mapping[tuple[str, str], str]
-    """(site, scheme) -> why the card cannot."""
-    first: Rendering = field(repr=False)
-    """The first clip as fp32 renders it."""
-
-    def clips_of(self, split: Split) -> tuple[Clip, ...]:
-        """The clips that search, or those that judge."""
-        return self.search_clips if split == "search" else self.held_back_clips
-
-    def material(self, split: Split) -> Material:
-        """What there is to judge the clips of a split by."""
-        return Material(
-            self.voice.sample_rate_hz,
-            has_natural=all(clip.natural is not None for clip in self.clips_of(split)),
-            has_sound=self.first.waveform is not None,
-            heads=tuple(self.first.logits),
-        )
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """The sites in the order in which the model calls them."""
-        return self.discovery.sites
-
-    @property
-    def chains(self) -> dict[str, str]:
-        """Consumer of each site whose channels may be reordered; none where no scheme asks for it."""
-        return {site.name: site.feeds for site in self.sites if site.feeds is not None}
-
-    @property
-    def parameters(self) -> int:
-        """Weights of the whole model, biases and embeddings included."""
-        return sum(parameter.numel() for parameter in self.voice.module.parameters())
-
-
 def make_setting(recipe: Recipe) -> Setting:
     """Load the model and its clips, find its sites, and ask the backend what it refuses.
 
@@ -211,61 +155,8 @@ def make_setting(recipe: Recipe) -> Setting:
     setting = Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
-    _refuse_rendering(voice, setting.first)
-    _refuse_gates(setting)
-    _refuse_hidden_sites(setting)
+    refuse(setting)
     return setting
-
-
-def _refuse_rendering(voice: Voice, made: Rendering) -> None:
-    """Refuse a voice that does not make what its family is judged by, or has heads of no known kind."""
-    judged = COMPARISONS[voice.family].judged
-    kinds = {metric.heads for metric in METRICS.values() if metric.heads}
-    strange = [head for head in made.logits if head.partition(".")[0] not in kinds]
-    mistakes = [
-        f"head {head!r} is of no kind; begin its name with one of {', '.join(sorted(kinds))}" for head in strange
-    ]
-    if "tokens" in judged and not made.logits:
-        mistakes.append(f"a model of the {voice.family} family is judged by its tokens, and `render` gives no logits")
-    if "sound" in judged and made.waveform is None:
-        mistakes.append(f"a model of the {voice.family} family is judged by its sound, and `render` gives none")
-    if mistakes:
-        raise SetupError(f"model.name: {voice.name} cannot be judged\n  " + "\n  ".join(mistakes))
-
-
-def _refuse_gates(setting: Setting) -> None:
-    """Refuse gates that the recipe itself sets, not its profile, on what such a model does not make."""
-    written = setting.recipe.written.gates
-    own = (*written.add, *written.replace) if isinstance(written, GatesSection) else written
-    mistakes = []
-    for metric in dict.fromkeys(METRICS[gate.metric] for gate in own):
-        reason = metric.misfit(replace(setting.material("held_back"), free=metric.free))
-        if metric.free and not COMPARISONS[setting.voice.family].free:
-            reason = f"nothing is forced on a {setting.voice.family}, so there is no render without it"
-        if reason is not None:
-            mistakes.append(f"{metric.name}: {reason}")
-    if mistakes:
-        raise SetupError("gates: cannot be judged on this model; leave them out\n  " + "\n  ".join(mistakes))
-    material = setting.material("search")
-    if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
-        adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
-        raise SetupError(f"gates: a search steers by metrics that add, and none is one; add {', '.join(adding)}")
-
-
-def _refuse_hidden_sites(setting: Setting) -> None:
-    """Refuse a model that calls other sites when nothing is forced on it: no policy could be total for both."""
-    voice = setting.voice
-    free = voice.unforced(setting.held_back_clips[0])
-    if free is None:
-        return
-    forced = {site.name for site in setting.sites}
-    alone = {site.name for site in discover(voice.module, lambda: voice.render(free), free.seconds).sites}
-    if forced != alone:
-        raise SetupError(
-            f"model.name: {voice.name} does not call the same sites with nothing forced on it; compute what forcing"
-            f" makes idle all the same\n  only forced: {', '.join(sorted(forced - alone)) or '-'}"
-            f"\n  only unforced: {', '.join(sorted(alone - forced)) or '-'}"
-        )
 
 
 def _short(voice: Voice, clip: Clip) -> Callable[[], tuple[Tensor, ...]]:

@@ -31,7 +31,8 @@ from calibrate.moments import Moments, StoredMoments, save_moments
 from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.renders import load_render, store_render
-from precision_search.wire import Setting, make_setting, read_text
+from precision_search.setting import Setting
+from precision_search.wire import make_setting, read_text
 from precision_search.yardsticks import render_yardstick
 
 WATCH_SECONDS = 2.0

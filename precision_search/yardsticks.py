@@ -10,7 +10,7 @@ from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.hopper.numerics import HopperArithmetic
 from precision.policy import Policy, Scheme
-from precision_search.wire import Setting
+from precision_search.setting import Setting
 from voice.model import Clip
 
 WIDE = ("bf16", "fp16")

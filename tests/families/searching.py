@@ -18,7 +18,8 @@ from precision.policy import Policy, Scheme
 from precision.study import Study
 from precision_search.main import main
 from precision_search.renders import load_render, render_paths
-from precision_search.wire import Loaded, Setting, make_setting, read_recipe
+from precision_search.setting import Setting
+from precision_search.wire import Loaded, make_setting, read_recipe
 from voice.model import Voice
 from voice.sites import discover
 

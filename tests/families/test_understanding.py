@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from audio_eval.tokens import kl_nats
-from precision_search.wire import SetupError, make_setting, read_recipe
+from precision_search.setting import SetupError
+from precision_search.wire import make_setting, read_recipe
 from tests.families.searching import Searched, command, lowered, write_recipe
 from tests.families.understanding import UnderstandingVoice
 

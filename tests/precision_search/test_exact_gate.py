@@ -28,8 +28,9 @@ from precision_search.renders import FOLDER
 from precision_search.report import write_report
 from precision_search.results import write_results
 from precision_search.run import Found, run
+from precision_search.setting import Setting
 from precision_search.table import table
-from precision_search.wire import Setting, make_setting, read_recipe
+from precision_search.wire import make_setting, read_recipe
 from voice.site_call import SiteCall
 
 

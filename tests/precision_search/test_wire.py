@@ -6,20 +6,12 @@ import torch
 from audio_eval import free_running
 from precision.gates import Gate
 from precision.policy import Policy
-from precision_search import wire
+from precision_search import refusals, wire
 from precision_search.progress import Progress
+from precision_search.setting import Setting, SetupError
 from precision_search.unforced import unforced
 from precision_search.unscorable import refuse_clips
-from precision_search.wire import (
-    Setting,
-    SetupError,
-    backend_of,
-    devices,
-    make_setting,
-    packaged_recipes,
-    read_recipe,
-    study_header,
-)
+from precision_search.wire import backend_of, devices, make_setting, packaged_recipes, read_recipe, study_header
 from voice.embedded import EmbeddedVoice
 from voice.model import Rendering
 from voice.sites import discover
@@ -110,7 +102,8 @@ def test_sites_that_only_forcing_calls_are_refused(monkeypatch):
         found.append(discover(*arguments))
         return replace(found[-1], sites=found[-1].sites[len(found) - 1 :])
 
-    monkeypatch.setattr(wire, "discover", fewer)
+    for module in (wire, refusals):
+        monkeypatch.setattr(module, "discover", fewer)
     with pytest.raises(SetupError, match=r"(?s)does not call the same sites.*only forced: prosody.*only unforced: -"):
         make_setting(read_recipe("tts_blackhole", ()))
 

@@ -1,0 +1,74 @@
+"""Refusals: what a recipe asks of a model that it cannot be judged by, said before anything is measured."""
+
+from dataclasses import replace
+
+from audio_eval.suite import METRICS
+from backends.emulation.audition import Bench
+from precision.sections import GatesSection
+from precision_search.setting import Setting, SetupError
+from voice.family import COMPARISONS
+from voice.model import Rendering, Voice
+from voice.sites import discover
+
+
+def refuse(setting: Setting) -> None:
+    """Refuse what cannot be judged.
+
+    Raises:
+        SetupError: the voice does not make what its family is judged by; a gate of the recipe's own is on what there is
+            none of; no search can steer by the gates; other sites are called when nothing is forced.
+    """
+    _refuse_rendering(setting.voice, setting.first)
+    _refuse_gates(setting)
+    _refuse_hidden_sites(setting)
+
+
+def _refuse_rendering(voice: Voice, made: Rendering) -> None:
+    """Refuse a voice that does not make what its family is judged by, or has heads of no known kind."""
+    judged = COMPARISONS[voice.family].judged
+    kinds = {metric.heads for metric in METRICS.values() if metric.heads}
+    strange = [head for head in made.logits if head.partition(".")[0] not in kinds]
+    mistakes = [
+        f"head {head!r} is of no kind; begin its name with one of {', '.join(sorted(kinds))}" for head in strange
+    ]
+    if "tokens" in judged and not made.logits:
+        mistakes.append(f"a model of the {voice.family} family is judged by its tokens, and `render` gives no logits")
+    if "sound" in judged and made.waveform is None:
+        mistakes.append(f"a model of the {voice.family} family is judged by its sound, and `render` gives none")
+    if mistakes:
+        raise SetupError(f"model.name: {voice.name} cannot be judged\n  " + "\n  ".join(mistakes))
+
+
+def _refuse_gates(setting: Setting) -> None:
+    """Refuse gates that the recipe itself sets, not its profile, on what such a model does not make."""
+    written = setting.recipe.written.gates
+    own = (*written.add, *written.replace) if isinstance(written, GatesSection) else written
+    mistakes = []
+    for metric in dict.fromkeys(METRICS[gate.metric] for gate in own):
+        reason = metric.misfit(replace(setting.material("held_back"), free=metric.free))
+        if metric.free and not COMPARISONS[setting.voice.family].free:
+            reason = f"nothing is forced on a {setting.voice.family}, so there is no render without it"
+        if reason is not None:
+            mistakes.append(f"{metric.name}: {reason}")
+    if mistakes:
+        raise SetupError("gates: cannot be judged on this model; leave them out\n  " + "\n  ".join(mistakes))
+    material = setting.material("search")
+    if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
+        adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
+        raise SetupError(f"gates: a search steers by metrics that add, and none is one; add {', '.join(adding)}")
+
+
+def _refuse_hidden_sites(setting: Setting) -> None:
+    """Refuse a model that calls other sites when nothing is forced on it: no policy could be total for both."""
+    voice = setting.voice
+    free = voice.unforced(setting.held_back_clips[0])
+    if free is None:
+        return
+    forced = {site.name for site in setting.sites}
+    alone = {site.name for site in discover(voice.module, lambda: voice.render(free), free.seconds).sites}
+    if forced != alone:
+        raise SetupError(
+            f"model.name: {voice.name} does not call the same sites with nothing forced on it; compute what forcing"
+            f" makes idle all the same\n  only forced: {', '.join(sorted(forced - alone)) or '-'}"
+            f"\n  only unforced: {', '.join(sorted(alone - forced)) or '-'}"
+        )
