@@ -318,6 +318,31 @@ class TestContents:
         study = changed(folder, tmp_path / "s", "summary.json", lambda s: s["gates"][0].update(kept=False))
         assert "do not rely on it" in write_report(study).read_text(encoding="utf-8")
 
+    def test_yardsticks_stand_beside_the_gates_and_a_model_without_sound_has_no_players(self, folder, tmp_path):
+        def told(summary):
+            summary["comparison"] = {"family": "understanding", "forced": "the same tokens", "judged": ["tokens"]}
+            summary["statistics"] = {"lsd_db": {"mean": 1.25, "worst": 2.0, "tail": 1.9, "resolvable_change": "nan"}}
+            summary["unforced"] = {"clips": 2, "same_length": 1, "length_change": 0.01, "kept": False, "gates": []}
+            summary["sound"] = False
+
+        page = write_report(changed(folder, tmp_path / "s", "summary.json", told)).read_text(encoding="utf-8")
+        text = Reader.of(page).text
+        assert "Own bf16" in text
+        assert "judged by tokens, with the same on both sides: the same tokens" in text
+        assert "1.25" in text
+        assert "The last check, with nothing forced on the model, is broken" in text
+        assert 'id="listening"' not in page
+        assert "Listening" not in text
+
+    def test_a_study_from_before_the_yardsticks_has_the_baseline_beside(self, folder, tmp_path):
+        def old(summary):
+            for gate in summary["gates"]:
+                gate["bf16_value"] = gate.pop("beside")["baseline"]
+
+        text = Reader.of(write_report(changed(folder, tmp_path / "s", "summary.json", old)).read_text("utf-8")).text
+        assert "Baseline" in text
+        assert "Own bf16" not in text
+
     def test_gates_that_could_not_be_judged_give_their_reason(self, page):
         assert "needs the natural recording" in Reader.of(page).text
 
