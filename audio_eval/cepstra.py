@@ -7,20 +7,15 @@ import numpy.typing as npt
 from scipy import fft
 
 from audio_eval.clip import Clip, Samples, pair
-from audio_eval.spectra import FLOOR_DB, MELS, WIDEST_MEL_BIN_HZ, mel_filters
+from audio_eval.spectra import FLOOR_DB, MELS, mel_filters, mel_window
 
 ORDER = 24
 SCALE_DB = 10.0 * math.sqrt(2.0) / math.log(10.0)
 
 
-def _window(sample_rate_hz: int) -> int:
-    """FFT size of 43 to 85 ms: the shortest power of two whose bins fill the narrowest mel band."""
-    return 1 << max(8, math.ceil(math.log2(sample_rate_hz / WIDEST_MEL_BIN_HZ)))
-
-
 def _mel_powers(clip: Clip) -> npt.NDArray[np.float32]:
     """Power of every mel band [frames, bands]."""
-    n_fft = _window(clip.sample_rate_hz)
+    n_fft = mel_window(clip.sample_rate_hz)
     filters = mel_filters(clip.sample_rate_hz, n_fft)
     return clip.once(("mel powers", n_fft), lambda: np.square(clip.magnitude(n_fft)) @ filters.T)
 

@@ -129,3 +129,15 @@ def pair(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: in
     if first.peak < SILENT_PEAK:
         raise UndefinedScore(f"the reference clip is silent (peak {first.peak:.3g}); nothing can be compared with it")
     return first, second
+
+
+def sounding_pair(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> tuple[Clip, Clip]:
+    """Both clips as `pair` gives them, the degraded one not silent either.
+
+    Raises:
+        UndefinedScore: as `pair`, or the degraded clip is silent.
+    """
+    first, second = pair(reference, degraded, sample_rate_hz)
+    if second.peak < SILENT_PEAK:
+        raise UndefinedScore(f"the degraded clip is silent (peak {second.peak:.3g}): it can be matched with nothing")
+    return first, second

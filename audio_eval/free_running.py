@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from audio_eval.cepstra import ORDER, SCALE_DB
 from audio_eval.clip import LARGEST_PEAK, SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip
 from audio_eval.pitch import HOP_SECONDS, track
-from audio_eval.spectra import FLOOR_DB, MELS, WIDEST_MEL_BIN_HZ, mel_filters
+from audio_eval.spectra import FLOOR_DB, MELS, mel_filters, mel_window
 
 OCTAVE_ERROR_CENTS = 900.0
 """A pitch further than this from the clip's median is a mistake of the tracker, no intonation."""
@@ -129,7 +129,7 @@ def voiced_share_change(*, reference: Samples | Clip, degraded: Samples | Clip, 
 
 def _mel_powers(clip: Clip) -> npt.NDArray[np.float32]:
     """Power of the bands that `cepstra` has, every 5 ms [frames, bands]."""
-    n_fft = 2 ** int(np.ceil(np.log2(clip.sample_rate_hz / WIDEST_MEL_BIN_HZ)))
+    n_fft = mel_window(clip.sample_rate_hz)
     if not n_fft <= len(clip) <= LONGEST_SECONDS * clip.sample_rate_hz:
         raise UndefinedScore(
             f"clips of {n_fft / clip.sample_rate_hz:.3f} to {LONGEST_SECONDS:.0f} s can be aligned, got "

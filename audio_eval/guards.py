@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
-from audio_eval.clip import SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip, pair
+from audio_eval.clip import SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip, pair, sounding_pair
 
 FULL_SCALE = 1.0 - 2.0**-15
 """The largest value that 16-bit audio can hold."""
@@ -39,13 +39,6 @@ def length_samples(*, reference: Samples | Clip, degraded: Samples | Clip, sampl
     return float(abs(len(as_clip(reference, sample_rate_hz)) - len(as_clip(degraded, sample_rate_hz))))
 
 
-def _sounding(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> tuple[Clip, Clip]:
-    first, second = pair(reference, degraded, sample_rate_hz)
-    if second.peak < SILENT_PEAK:
-        raise UndefinedScore(f"the degraded clip is silent (peak {second.peak:.3g})")
-    return first, second
-
-
 def _centred(clip: Clip) -> npt.NDArray[np.float64]:
     samples = clip.samples.astype(np.float64)
     centred: npt.NDArray[np.float64] = samples - samples.mean()
@@ -59,7 +52,7 @@ def lag_samples(*, reference: Samples | Clip, degraded: Samples | Clip, sample_r
 
     Looked for within 0.1 s; 0 wins a tie, so that a periodic sound is not late by a period.
     """
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     reach = min(round(LAG_SECONDS * sample_rate_hz), len(first) - 1)
     size = fft.next_fast_len(len(first) + reach, real=True)
     spectrum = first.once(("lag", size), lambda: fft.rfft(_centred(first), size))
@@ -87,7 +80,7 @@ def polarity(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate
     Raises:
         UndefinedScore: the clips correlate by less than 0.1, as when all phases were turned by 90 degrees.
     """
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     clean, found = _centred(first), _centred(second)
 
     def correlation(size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -105,7 +98,7 @@ def polarity(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate
 
 def gain_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Change of level (root mean square) in dB, without sign."""
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     return float(abs(20.0 * np.log10(_level(second) / _level(first))))
 
 
@@ -118,7 +111,7 @@ def gain_drift_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample
 
     Stretches of 1 s, or of half the clip where that is shorter, no more than 10 dB under the loudest.
     """
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     size = max(1, min(round(LEVEL_SECONDS * sample_rate_hz), len(first) // 2))
     before, after = (_stretches(np.square(clip.samples, dtype=np.float64), size) for clip in (first, second))
     loud = before >= before.max() * 10.0 ** (-LEVEL_RANGE_DB / 10.0)

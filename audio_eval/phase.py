@@ -10,18 +10,11 @@ which the degraded clip is exactly zero has no phase and counts as pi.
 import numpy as np
 import numpy.typing as npt
 
-from audio_eval.clip import SILENT_PEAK, Clip, Real, Samples, Spectrum, UndefinedScore, pair
+from audio_eval.clip import Clip, Real, Samples, Spectrum, sounding_pair
 
 PHASE_FFT = 1024
 LOUD = 0.5
 """A step counts in full from this share of the power at which the clip's energy sits: 3 dB under its vowels."""
-
-
-def _sounding(reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> tuple[Clip, Clip]:
-    first, second = pair(reference, degraded, sample_rate_hz)
-    if second.peak < SILENT_PEAK:
-        raise UndefinedScore(f"the degraded clip is silent (peak {second.peak:.3g}): it has no phase")
-    return first, second
 
 
 def _unit(clip: Clip, n_fft: int) -> Spectrum:
@@ -48,7 +41,7 @@ def _weighted_angle(turned: Spectrum, weight: Real, lost: npt.NDArray[np.bool_])
 
 def group_delay_rad(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean anti-wrapped difference of phase steps between neighbouring bins, radians."""
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     rotation, magnitude = _rotation(first, second), first.magnitude(PHASE_FFT)
     lost = second.magnitude(PHASE_FFT) == 0.0
     turned = rotation[:, 1:] * np.conj(rotation[:, :-1])
@@ -58,7 +51,7 @@ def group_delay_rad(*, reference: Samples | Clip, degraded: Samples | Clip, samp
 
 def instantaneous_frequency_rad(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean anti-wrapped difference of phase steps between neighbouring frames, radians per hop."""
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     rotation, magnitude = _rotation(first, second), first.magnitude(PHASE_FFT)
     lost = second.magnitude(PHASE_FFT) == 0.0
     turned = rotation[1:] * np.conj(rotation[:-1])
@@ -97,7 +90,7 @@ def worst_instantaneous_frequency_rad(
     less, so that one moment of a vowel decides: a slip of phase, a frame repeated or lost, a dropout, all of which
     a mean over the clip hides.
     """
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     n_fft = _worst_fft(sample_rate_hz)
     weight, divisor = _steps(first)
     rotation = _rotation(first, second, n_fft)
@@ -109,6 +102,6 @@ def worst_instantaneous_frequency_rad(
 
 def absolute_phase_rad(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean anti-wrapped difference of phase, radians. For the report: a constant rotation is inaudible."""
-    first, second = _sounding(reference, degraded, sample_rate_hz)
+    first, second = sounding_pair(reference, degraded, sample_rate_hz)
     lost = second.magnitude(PHASE_FFT) == 0.0
     return _weighted_angle(_rotation(first, second), first.magnitude(PHASE_FFT), lost)

@@ -7,6 +7,7 @@ what is far below hearing does not decide. Distances in dB or nepers end at UPPE
 """
 
 import functools
+import math
 
 import librosa
 import numpy as np
@@ -116,6 +117,11 @@ def lsd_high_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_r
     return _band_distance(first, second, BAND_EDGES_HZ[1], sample_rate_hz)
 
 
+def mel_window(sample_rate_hz: int) -> int:
+    """FFT size of 43 to 85 ms: the shortest power of two, of 256 up, whose bins fill the narrowest mel band."""
+    return 1 << max(8, math.ceil(math.log2(sample_rate_hz / WIDEST_MEL_BIN_HZ)))
+
+
 @functools.cache
 def mel_filters(sample_rate_hz: int, n_fft: int) -> npt.NDArray[np.float32]:
     """Slaney's triangles of unit area, MELS of them from 0 to UPPER_SHARE of Nyquist [bands, bins]."""
@@ -140,9 +146,7 @@ def top_rise_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_r
 def log_mel_l1(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
     """Mean absolute difference of log mel amplitudes, in nepers: 80 Slaney bands, FFT 2048."""
     first, second = pair(reference, degraded, sample_rate_hz)
-    n_fft = MEL_FFT
-    while sample_rate_hz / n_fft > WIDEST_MEL_BIN_HZ:
-        n_fft *= 2
+    n_fft = max(MEL_FFT, mel_window(sample_rate_hz))
     filters = mel_filters(sample_rate_hz, n_fft)
     clean = first.once(("mel", n_fft), lambda: first.magnitude(n_fft) @ filters.T)
     found = second.once(("mel", n_fft), lambda: second.magnitude(n_fft) @ filters.T)
