@@ -1,6 +1,7 @@
 """Cepstra: mel-cepstral distortion, the number that papers on speech synthesis report."""
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ from scipy import fft
 from audio_eval.clip import Clip, Samples, pair
 from audio_eval.spectra import FLOOR_DB, MELS, mel_filters, mel_window
 
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 ORDER = 24
 SCALE_DB = 10.0 * math.sqrt(2.0) / math.log(10.0)
 
@@ -18,6 +20,13 @@ def _mel_powers(clip: Clip) -> npt.NDArray[np.float32]:
     n_fft = mel_window(clip.sample_rate_hz)
     filters = mel_filters(clip.sample_rate_hz, n_fft)
     return clip.once(("mel powers", n_fft), lambda: np.square(clip.magnitude(n_fft)) @ filters.T)
+
+
+def cepstra(log_powers: npt.NDArray[FloatT]) -> npt.NDArray[FloatT]:
+    """c1 to c24 of the log powers of mel bands [frames, bands], or of differences of such, in nepers [frames, 24]."""
+    # scipy's DCT-II doubles its sum.
+    found: npt.NDArray[FloatT] = fft.dct(log_powers, type=2, axis=1)[:, 1 : ORDER + 1] / (2.0 * MELS)
+    return found
 
 
 def mcd_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_hz: int) -> float:
@@ -38,6 +47,4 @@ def mcd_db(*, reference: Samples | Clip, degraded: Samples | Clip, sample_rate_h
     clean, found = _mel_powers(first), _mel_powers(second)
     floor = np.max(clean) * np.float32(10.0 ** (-FLOOR_DB / 10.0))
     nepers = np.log(np.maximum(found, floor)) - np.log(np.maximum(clean, floor))
-    # scipy's DCT-II doubles its sum.
-    cepstra = fft.dct(nepers, type=2, axis=1)[:, 1 : ORDER + 1] / (2.0 * MELS)
-    return float(SCALE_DB * np.mean(np.sqrt(np.sum(np.square(cepstra, dtype=np.float64), axis=1))))
+    return float(SCALE_DB * np.mean(np.sqrt(np.sum(np.square(cepstra(nepers), dtype=np.float64), axis=1))))

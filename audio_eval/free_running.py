@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import librosa
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 from scipy.spatial.distance import cdist
 
-from audio_eval.cepstra import ORDER, SCALE_DB
+from audio_eval.cepstra import SCALE_DB, cepstra
 from audio_eval.clip import LARGEST_PEAK, SILENT_PEAK, Clip, Samples, UndefinedScore, as_clip
 from audio_eval.pitch import HOP_SECONDS, track
-from audio_eval.spectra import FLOOR_DB, MELS, mel_filters, mel_window
+from audio_eval.spectra import FLOOR_DB, mel_filters, mel_window
 
 OCTAVE_ERROR_CENTS = 900.0
 """A pitch further than this from the clip's median is a mistake of the tracker, no intonation."""
@@ -151,8 +150,7 @@ def _mel_cepstra(clip: Clip, floor: float) -> npt.NDArray[np.float64]:
 
     def compute() -> npt.NDArray[np.float64]:
         nepers = np.log(np.maximum(_mel_powers(clip).astype(np.float64), floor))
-        cepstra: npt.NDArray[np.float64] = fft.dct(nepers, type=2, axis=1)[:, 1 : ORDER + 1] / (2.0 * MELS)
-        return cepstra
+        return cepstra(nepers)
 
     return clip.once(("warp cepstra", floor), compute)
 

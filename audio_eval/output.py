@@ -14,6 +14,11 @@ Logits = Mapping[str, npt.NDArray[np.float32]]
 `audio.1` ... for codebooks."""
 
 
+def kind_of(head: str) -> str:
+    """What a head chooses, `text` or `audio`: its name up to the first point."""
+    return head.partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Output:
     """Sound, logits of token heads, or both."""
@@ -26,7 +31,7 @@ class Output:
     def heads(self, kind: str) -> Heads:
         """The heads of a kind, which remember what metrics compute from them; UndefinedScore where there are none."""
         if kind not in self._kinds:
-            self._kinds[kind] = Heads({head: v for head, v in self.logits.items() if head.partition(".")[0] == kind})
+            self._kinds[kind] = Heads({head: values for head, values in self.logits.items() if kind_of(head) == kind})
         return self._kinds[kind]
 
     def remembering(self, sample_rate_hz: int) -> "Output":
@@ -42,3 +47,8 @@ class Output:
             return self.samples.samples if isinstance(self.samples, Clip) else self.samples
         whole: Samples = np.concatenate([self.logits[head].ravel() for head in sorted(self.logits)])
         return whole
+
+
+def as_output(given: "Samples | Clip | Output") -> Output:
+    """What was given, as an Output."""
+    return given if isinstance(given, Output) else Output(given)

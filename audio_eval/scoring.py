@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from audio_eval.clip import Clip, Samples, UndefinedScore
-from audio_eval.output import Output
+from audio_eval.output import Output, as_output
 from audio_eval.suite import ReferenceClip, known_metrics
 
 Degraded: TypeAlias = Samples | Clip | Output
@@ -57,7 +57,7 @@ def remembering(degraded: Degraded, sample_rate_hz: int) -> Output:
     Raises:
         UndefinedScore: no sound: no samples, not mono, not floating point.
     """
-    return (degraded if isinstance(degraded, Output) else Output(degraded)).remembering(sample_rate_hz)
+    return as_output(degraded).remembering(sample_rate_hz)
 
 
 def score_each(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from audio_eval import cepstra, frames, free_running, guards, perceptual, phase, pitch, spectra, stoi, tokens, visqol
 from audio_eval.clip import Clip, Samples, UndefinedScore, as_clip
-from audio_eval.output import Output
+from audio_eval.output import Output, as_output, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Metric:
         if self.free != material.free:
             return f"hears renders with {'nothing' if self.free else 'durations and tokens'} forced"
         if self.heads:
-            named = any(head.partition(".")[0] == self.heads for head in material.heads)
+            named = any(kind_of(head) == self.heads for head in material.heads)
             return None if named else f"the model has no {self.heads} tokens"
         return None if material.has_sound else "the model makes no sound"
 
@@ -170,7 +170,7 @@ class ReferenceClip:
     _output: Output = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        output = _output_of(self.reference)
+        output = as_output(self.reference)
         natural = None if self.natural is None else Clip(self.natural, self.sample_rate_hz)
         clip = None if output.samples is None else as_clip(output.samples, self.sample_rate_hz)
         object.__setattr__(self, "_clip", clip)
@@ -198,7 +198,7 @@ class ReferenceClip:
             UndefinedScore: a metric has no value for this pair; the text names it.
         """
         chosen = known_metrics(metrics)
-        output = _output_of(degraded)
+        output = as_output(degraded)
         clip = None if output.samples is None else as_clip(output.samples, self.sample_rate_hz)
         scores: dict[str, float] = {}
         for metric in chosen:
@@ -218,10 +218,6 @@ class ReferenceClip:
             raise UndefinedScore("the degraded clip has no sound")
         given = {"natural": self._natural} if metric.needs_natural else {}
         return metric.function(reference=self._clip, degraded=clip, sample_rate_hz=self.sample_rate_hz, **given)
-
-
-def _output_of(given: Samples | Clip | Output) -> Output:
-    return given if isinstance(given, Output) else Output(given)
 
 
 def common(materials: Sequence[Material]) -> Material:

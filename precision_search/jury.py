@@ -109,13 +109,12 @@ class Jury:
         """Verdicts of each yardstick on the clips held back; what the study holds is not rendered again."""
         bench, names = self.held_back, yardsticks_of(self._setting)
         clips = self._setting.held_back_clips
-        metrics = tuple(dict.fromkeys(gate.metric for gate in bench.gates))
         held = {record["name"]: record["scores"] for record in self._study.records("yardstick")}
         self._progress.begin("hearing the model's own bf16 and fp16", len([name for name in names if name not in held]))
         found = {}
         for name in names:
             if name not in held:
-                scores = self._crew.yardstick(name, len(clips), metrics)
+                scores = self._crew.yardstick(name, len(clips), bench.metrics)
                 held[name] = {clip.name: numbers(values) for clip, values in zip(clips, scores, strict=True)}
                 self._study.append({"kind": "yardstick", "name": name, "scores": held[name]})
                 self._progress.step(name)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from audio_eval.output import kind_of
 from audio_eval.suite import METRICS
 from backends.emulation.audition import Bench
 from precision.sections import GatesSection
@@ -27,7 +28,7 @@ def _refuse_rendering(voice: Voice, made: Rendering) -> None:
     """Refuse a voice that does not make what its family is judged by, or has heads of no known kind."""
     judged = COMPARISONS[voice.family].judged
     kinds = {metric.heads for metric in METRICS.values() if metric.heads}
-    strange = [head for head in made.logits if head.partition(".")[0] not in kinds]
+    strange = [head for head in made.logits if kind_of(head) not in kinds]
     mistakes = [
         f"head {head!r} is of no kind; begin its name with one of {', '.join(sorted(kinds))}" for head in strange
     ]

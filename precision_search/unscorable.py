@@ -23,12 +23,13 @@ def refuse_clips(setting: Setting, progress: Progress, workers: int) -> None:
     for split in SPLITS:
         clips = setting.clips_of(split)
         outputs = [output_of(setting.voice.render(clip)) for clip in clips]
-        metrics = tuple(dict.fromkeys(gate.metric for gate in bench_of(setting, split).gates))
         pairs = [
             (ReferenceClip(output, rate, clip.natural), output) for output, clip in zip(outputs, clips, strict=True)
         ]
         with threads(workers) as mapped:
-            _, undefined = score_clips(metrics, pairs, mapped=mapped, told=lambda _: progress.step())
+            _, undefined = score_clips(
+                bench_of(setting, split).metrics, pairs, mapped=mapped, told=lambda _: progress.step()
+            )
         mistakes += [f"{clips[found.clip].name}: {found.reason}" for found in undefined]
     progress.end()
     if mistakes:

@@ -114,6 +114,17 @@ def backend_of(device: Device) -> Backend:
 
 
 def make_setting(recipe: Recipe) -> Setting:
+    """Load a setting, and refuse what cannot be judged.
+
+    Raises:
+        SetupError, CheckpointError, AudioFileError, RecipeError: each names all that is wrong of its kind.
+    """
+    setting = load_setting(recipe)
+    refuse(setting)
+    return setting
+
+
+def load_setting(recipe: Recipe) -> Setting:
     """Load the model and its clips, find its sites, and ask the backend what it refuses.
 
     Raises:
@@ -152,11 +163,9 @@ def make_setting(recipe: Recipe) -> Setting:
             for name in unfit
         ]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
-    setting = Setting(
+    return Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
-    refuse(setting)
-    return setting
 
 
 def _short(voice: Voice, clip: Clip) -> Callable[[], tuple[Tensor, ...]]:

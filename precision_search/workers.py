@@ -32,7 +32,7 @@ from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.renders import load_render, store_render
 from precision_search.setting import Setting
-from precision_search.wire import make_setting, read_text
+from precision_search.wire import load_setting, read_text
 from precision_search.yardsticks import render_yardstick
 
 WATCH_SECONDS = 2.0
@@ -201,7 +201,7 @@ def _begin(
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     held = {} if moments is None else StoredMoments(moments)
-    _auditions = Auditions(make_setting(read_text(recipe)), calibration, held, adapted)
+    _auditions = Auditions(load_setting(read_text(recipe)), calibration, held, adapted)
     # All workers render a clip each; where there are more workers than clips, kernels use the cores of the idle ones.
     set_threads(max(1, count // len(_auditions.setting.held_back_clips)))
 

@@ -12,6 +12,7 @@ from scipy.ndimage import uniform_filter1d
 from audio_eval.clip import Samples
 from audio_eval.gauntlet.places import (
     FRAME_SECONDS,
+    SIBILANT_HZ,
     Float,
     curve,
     high_band,
@@ -23,7 +24,6 @@ from audio_eval.gauntlet.places import (
 
 Planted = npt.NDArray[np.float32]
 
-SIBILANCE_HZ = 3000.0
 BAND_HZ = 8000.0
 WHISTLE_SHARE = 0.96
 TAIL_SECONDS = 0.3
@@ -45,7 +45,7 @@ def fricative_collapse(samples: Samples, sample_rate_hz: int, strength: float, s
     del seed
     place = curve(soft_fricatives(samples, sample_rate_hz), len(samples), sample_rate_hz)
     lost = 1.0 - _ratio(-strength)
-    return (samples - lost * place * high_band(samples, sample_rate_hz, SIBILANCE_HZ)).astype(np.float32)
+    return (samples - lost * place * high_band(samples, sample_rate_hz, SIBILANT_HZ)).astype(np.float32)
 
 
 def band_lost(samples: Samples, sample_rate_hz: int, strength: float, seed: int) -> Planted:

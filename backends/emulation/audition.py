@@ -44,9 +44,14 @@ class Bench:
         return cls(*judgeable(forced, material, clips=clips), free)
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that a gate is on."""
+        return tuple(dict.fromkeys(gate.metric for gate in self.gates))
+
+    @property
     def additive(self) -> tuple[str, ...]:
         """Metrics, cheap ones all, whose damage adds in power over sites: a search steers by them."""
-        return tuple(dict.fromkeys(gate.metric for gate in self.gates if METRICS[gate.metric].additive))
+        return tuple(metric for metric in self.metrics if METRICS[metric].additive)
 
     @property
     def others(self) -> tuple[tuple[str, ...], ...]:
