@@ -46,10 +46,12 @@ class Judgement:
 
     def statistics(self) -> dict[str, Summary]:
         """What the clips say of each metric that was reached."""
-        return {
-            name: describe([clip[name] for clip in self.scores], METRICS[name].better, seed=self.seed)
-            for name in self.scores[0]
-        }
+        return summaries(self.scores, seed=self.seed)
+
+
+def summaries(scores: Sequence[Mapping[str, float]], *, seed: int = 0) -> dict[str, Summary]:
+    """Summary of every metric that the clips have a score of, by name."""
+    return {name: describe([clip[name] for clip in scores], METRICS[name].better, seed=seed) for name in scores[0]}
 
 
 def aggregate(gate: Gate, scores: Sequence[float], *, seed: int = 0) -> float:

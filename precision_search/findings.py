@@ -6,7 +6,7 @@ from typing import Any
 
 from audio_eval.suite import METRICS
 from precision_search.judging import Judged
-from precision_search.table import gate_lines, unjudged_lines
+from precision_search.table import gate_lines, number_text, unjudged_lines
 
 CLIPS_SHOWN = 3
 UNDEFINED_SHOWN = 12
@@ -43,7 +43,7 @@ def _broke_most(judged: Judged) -> list[str]:
         scores = [scores[verdict.gate.metric] for scores in judged.judgement.scores]
         # A clip without a score comes first.
         order = sorted(range(len(clips)), key=lambda i: -math.inf if math.isnan(scores[i]) else sign * scores[i])
-        worst = ", ".join(f"{clips[i].name} {_number(scores[i])}" for i in order[:CLIPS_SHOWN])
+        worst = ", ".join(f"{clips[i].name} {number_text(scores[i])}" for i in order[:CLIPS_SHOWN])
         lines[f"{verdict.gate.metric:33} {worst}"] = None
     return ["the clips that broke most:", *(f"  {line}" for line in lines)] if lines else []
 
@@ -75,9 +75,5 @@ def _resolution(data: Mapping[str, Any]) -> list[str]:
     ]
     for name, found in varied.items():
         keys = ("mean", "tail", "worst", "lower_bound", "upper_bound", "resolvable_change")
-        lines.append(f"{name:33} {METRICS[name].unit:>10}" + "".join(f" {_number(found[key]):>10}" for key in keys))
+        lines.append(f"{name:33} {METRICS[name].unit:>10}" + "".join(f" {number_text(found[key]):>10}" for key in keys))
     return lines
-
-
-def _number(value: float | str) -> str:
-    return f"{float(value) + 0.0:.4g}"

@@ -47,7 +47,7 @@ def gate_lines(gates: Sequence[Mapping[str, Any]]) -> list[str]:
     for gate in gates:
         threshold = f"{'>=' if gate['side'] == 'min' else '<='} {gate['threshold']:g}"
         told = (gate["value"], gate["margin"], *(gate["beside"][name] for name in shown))
-        values = "".join(f" {_number(value):>10}" for value in told)
+        values = "".join(f" {number_text(value):>10}" for value in told)
         mark = "" if gate["kept"] else "  BROKEN"
         lines.append(f"{gate['metric']:33} {gate['over']:12} {threshold:>11}{values}{mark}")
     return lines
@@ -67,8 +67,8 @@ def resolution_sentence(summary: Mapping[str, Any]) -> str:
     if found is None or not math.isfinite(float(found["resolvable_change"])):
         return ""
     return (
-        f"with these {summary['clips']['held_back']} clips a PESQ change of {_number(found['resolvable_change'])} can"
-        " be resolved (one-sided 95 %, power 80 %)"
+        f"with these {summary['clips']['held_back']} clips a PESQ change of {number_text(found['resolvable_change'])}"
+        " can be resolved (one-sided 95 %, power 80 %)"
     )
 
 
@@ -82,8 +82,8 @@ def arithmetic_sentences(summary: Mapping[str, Any]) -> list[str]:
         apart = "the same renders"
     else:
         apart = (
-            f"the difference is {_number(found['mean_snr_db'])} dB under the render on average,"
-            f" {_number(found['worst_snr_db'])} dB at worst ({found['worst_clip']})"
+            f"the difference is {number_text(found['mean_snr_db'])} dB under the render on average,"
+            f" {number_text(found['worst_snr_db'])} dB at worst ({found['worst_clip']})"
         )
     return [
         f"judged in {found['exact']}, to the bit; searched in {fast}, as is the baseline",
@@ -110,13 +110,14 @@ def unforced_sentence(found: Mapping[str, Any]) -> str:
 def _price(summary: Mapping[str, Any]) -> list[str]:
     cost = summary["cost"]
     price = cost["usd_per_stream"]
-    span = f"{_number(cost['low'])} to {_number(cost['high'])}"
+    span = f"{number_text(cost['low'])} to {number_text(cost['high'])}"
     return [
-        f"  USD per concurrent stream: {_number(price['candidate'])} on {summary['device']},"
-        f" {_number(price['baseline'])} on {summary['against']}; ratio {_number(cost['ratio'])} ({span})",
+        f"  USD per concurrent stream: {number_text(price['candidate'])} on {summary['device']},"
+        f" {number_text(price['baseline'])} on {summary['against']}; ratio {number_text(cost['ratio'])} ({span})",
     ]
 
 
-def _number(value: float | str | None) -> str:
+def number_text(value: float | str | None) -> str:
+    """Four digits; a dash where there is no value."""
     # A negative zero is shown as 0.
     return "-" if value is None else f"{float(value) + 0.0:.4g}"
