@@ -1,0 +1,87 @@
+"""Auditions: what one process measures of a setting; whichever process it is, it finds the same."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from audio_eval.output import Output
+from backends.base import Arithmetic
+from backends.emulation.audition import Audition, Scores, output_of
+from backends.emulation.engine import EmulatedEngine
+from backends.emulation.preparation import Preparation
+from calibrate.adapted import StoredAdaptations
+from calibrate.calibration import Calibration
+from calibrate.moments import Moments
+from precision.candidate import Split
+from precision.policy import Policy, Scheme
+from precision_search.renders import load_render, store_render
+from precision_search.setting import Setting
+from precision_search.yardsticks import render_yardstick
+
+
+@dataclass
+class Auditions:
+    """The auditions of one process, each made when it is first asked for."""
+
+    setting: Setting
+    calibration: Calibration | None
+    moments: Mapping[str, Moments]
+    adapted: Path | None = None
+    """File of the study's trained weights; need not be there before a policy asks for them."""
+    _made: dict[str, Audition] = field(default_factory=dict)
+    _preparation: Preparation | None = None
+    _exact: Preparation | None = None
+
+    def of(self, split: Split) -> Audition:
+        """The audition of a split."""
+        if self._preparation is None:
+            self._preparation = self._prepared(self.setting.backend.arithmetic)
+        if split not in self._made:
+            self._made[split] = Audition(
+                self.setting.voice,
+                self.setting.clips_of(split),
+                self._preparation,
+                self.calibration,
+                record=split == "search",
+            )
+        return self._made[split]
+
+    def _prepared(self, arithmetic: Arithmetic) -> Preparation:
+        torch.set_num_threads(1)
+        adapted = None if self.adapted is None else StoredAdaptations(self.adapted)
+        return Preparation(arithmetic, self.moments, self.setting.chains, adapted)
+
+    def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
+        """Damage of one site under a scheme on the search clips."""
+        return self.of("search").damage(site, scheme, metrics)
+
+    def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Output, Scores]:
+        """Render a clip under a policy and score it."""
+        audition = self.of(split)
+        rendered = audition.render(policy, index)
+        return rendered, audition.score(index, rendered, metrics)
+
+    def render_exactly(self, policy: Policy, index: int, path: Path | None) -> Output:
+        """Render a clip held back in the exact arithmetic, or read it from where it was stored; store it there."""
+        if path is not None and path.is_file():
+            return load_render(path)
+        if self._exact is None:
+            arithmetic = self.setting.backend.exact
+            assert arithmetic is not None
+            self._exact = self._prepared(arithmetic)
+        engine = EmulatedEngine(self.setting.voice, policy, self._exact, self.calibration)
+        rendered = output_of(engine.render(self.setting.held_back_clips[index]))
+        if path is not None:
+            store_render(path, rendered)
+        return rendered
+
+    def score(self, split: Split, index: int, rendered: Output, metrics: Sequence[str]) -> Scores:
+        """Score a clip that was rendered before."""
+        return self.of(split).score(index, rendered, metrics)
+
+    def yardstick(self, name: str, index: int, metrics: Sequence[str]) -> Scores:
+        """Score a clip held back as a yardstick renders it."""
+        audition = self.of("held_back")
+        return audition.score(index, render_yardstick(self.setting, name, audition.clips[index]), metrics)
