@@ -57,6 +57,7 @@ def rules(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterato
         for path, entries in document.walk(*pattern.split(".")):
             yield from _repeats(path, entries)
     yield from _percentile(document)
+    yield from _goal(document)
     yield from _gates(document, profiles)
 
 
@@ -77,6 +78,16 @@ def _percentile(document: Document) -> Iterator[Mistake]:
         if method in ("amax", "mse") and percentile is not None:
             said = f"got {shown(percentile)} with method {method}, must be left out or null there"
             yield Mistake((*path, "percentile"), said)
+
+
+def _goal(document: Document) -> Iterator[Mistake]:
+    for path, section in document.walk("search"):
+        if not isinstance(section, dict) or section.get("goal") != "best_audio":
+            continue
+        within = section.get("within") or {}
+        if isinstance(within, dict) and all(limit is None for limit in within.values()):
+            said = "missing, must be given with goal best_audio, as {seconds: 0.8}; with no limit nothing is gained"
+            yield Mistake((*path, "within"), said)
 
 
 def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

@@ -92,7 +92,7 @@ class Recipe:
 
     @property
     def search(self) -> SearchSection:
-        """How much is tried: minimize, candidates, evaluations, seed."""
+        """What is looked for and how much is tried: goal, minimize, within, method, candidates, evaluations, seed."""
         return self.written.search
 
     @property

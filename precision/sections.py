@@ -1,7 +1,7 @@
 """RecipeFile: a recipe as it is written, section by section."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AllowInfNan, ConfigDict, Discriminator, Field, Strict, Tag
@@ -17,6 +17,9 @@ Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Strict(), Field(le=2**31 - 1)]
 Count = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
+Share = Annotated[Number, Field(gt=0, le=4)]
+Goal = Literal["cheapest", "best_audio"]
+Method = Literal["exact", "exhaustive", "tpe", "nsga2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +139,53 @@ class GatesSection:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchSection:
-    """How much is tried, and for what."""
+class WithinSection(Mapping[str, float]):
+    """What a policy may take at most; as a mapping, the limits that are given and no others."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
-    minimize: Annotated[Literal["seconds", "passes"], Field(title="Minimize")]
-    """What is made small: seconds of the card per second of audio, or passes of a Tensix multiplier per product."""
+    seconds: Annotated[Share | None, Field(title="Seconds")] = None
+    """Seconds of the card, as a share of what the baseline takes."""
+    passes: Annotated[Share | None, Field(title="Passes")] = None
+    """Passes of a Tensix multiplier, as a share of what the baseline takes."""
+    joules: Annotated[Share | None, Field(title="Energy")] = None
+    """Energy of the card, as a share of what the baseline takes."""
+    usd: Annotated[Share | None, Field(title="Dollars")] = None
+    """Dollars a stream of speech costs, as a share of what the baseline costs."""
+    weight_bytes: Annotated[Share | None, Field(title="Weight bytes")] = None
+    """Bytes that the weights take in memory, as a share of what they take at the baseline."""
+    effective_bits: Annotated[Number | None, Field(title="Effective bits", ge=1, le=32)] = None
+    """Bits a weight is stored in, mean over the weights of all sites; not a share."""
+
+    def __getitem__(self, resource: str) -> float:
+        """Give a limit; KeyError where none is set for the resource."""
+        if resource not in tuple(self):
+            raise KeyError(resource)
+        return float(getattr(self, resource))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the resources that are limited, in the order of the layout."""
+        return (key.name for key in fields(self) if getattr(self, key.name) is not None)
+
+    def __len__(self) -> int:
+        """Count the limits."""
+        return sum(1 for _ in self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSection:
+    """What is looked for, how, and how much is tried."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    goal: Annotated[Goal, Field(title="Goal")] = "cheapest"
+    """The cheapest policy that keeps the gates, or the one of best audio among those `within` their limits."""
+    minimize: Annotated[Literal["seconds", "passes", "joules", "usd", "weight_bytes"], Field(title="Minimize")]
+    """What is made small: seconds of the card per second of audio, passes of a Tensix multiplier per product, the
+    card's energy, what a stream costs, or the bytes of the weights."""
+    within: Annotated[WithinSection, Field(title="Within")] = field(default_factory=WithinSection)
+    """What a policy may take at most; needed where the goal is best_audio."""
+    method: Annotated[Method, Field(title="Method")] = "exact"
+    """How: exact solutions of the measured damages, verified and repaired; every policy of a small space; or Optuna's
+    TPE or NSGA-II, begun from the exact solutions, for what does not add."""
     candidates: Annotated[Count, Field(title="Candidates")]
     """Number of policies the solver proposes in one round."""
     evaluations: Annotated[Count, Field(title="Evaluations")]
@@ -239,7 +283,7 @@ class RecipeFile:
     gates: WrittenGates
     """What must hold on the clips held back."""
     search: Annotated[SearchSection, Field(title="Search")]
-    """How much is tried, and for what."""
+    """What is looked for, how, and how much is tried."""
     cost: Annotated[CostSection | None, Field(title="Cost")] = None
     """What a stream is priced at; left out for the defaults."""
     adapt: Annotated[AdaptSection | None, Field(title="Adaptation")] = None
