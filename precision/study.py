@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from precision.candidate import Candidate, Split, floats, numbers
+from precision.differences import header_differences
 from precision.journal import Journal, StudyError, read_lines, write_atomic
 from precision.policy import Scheme
 from precision.site import Site
@@ -48,8 +49,8 @@ class Study:
             self._index(line)
 
     @classmethod
-    def create(cls, folder: Path, header: Header) -> "Study":
-        """Start a study, making the folder where there is none.
+    def create(cls, folder: Path, header: Header, recipe: str | None = None) -> "Study":
+        """Start a study, making the folder where there is none; the recipe's YAML, if given, is its second record.
 
         Raises:
             StudyError: the folder holds a study, another run is writing it, or it cannot be written.
@@ -58,37 +59,45 @@ class Study:
         try:
             if journal.records:
                 raise StudyError(f"{folder} holds a study already; go on with --resume, or choose a folder with --out")
-            journal.append({"kind": "header", **header})
-            return cls(folder, header, [], journal)
+            return cls._begun(folder, header, recipe, journal)
         except BaseException:
             journal.close()
             raise
 
     @classmethod
-    def open(cls, folder: Path, header: Header) -> "Study":
+    def _begun(cls, folder: Path, header: Header, recipe: str | None, journal: Journal) -> "Study":
+        journal.append({"kind": "header", **header})
+        study = cls(folder, header, [], journal)
+        study._tell(recipe)
+        return study
+
+    def _tell(self, recipe: str | None) -> None:
+        """Log the recipe where it is not there: a study may have been killed before it was."""
+        if recipe is not None and not self.records("recipe"):
+            self.append({"kind": "recipe", "text": recipe})
+
+    @classmethod
+    def open(cls, folder: Path, header: Header, recipe: str | None = None) -> "Study":
         """Go on with a study; one killed before its header was whole starts anew.
 
         Raises:
-            StudyError: there is none, it was made with another header (the message lists what differs, old -> new),
-                another run is writing it, or a line in it is corrupt.
+            StudyError: there is none, it was made with another header (the message lists what differs, old -> new, and
+                the recipe's keys if `recipe` is given), another run is writing it, or a line in it is corrupt.
         """
         if not (folder / LOG).is_file():
             raise StudyError(f"{folder} holds no study to resume; run without --resume")
         journal = Journal(folder / LOG)
         try:
             if not journal.records:
-                journal.append({"kind": "header", **header})
-                return cls(folder, header, [], journal)
+                return cls._begun(folder, header, recipe, journal)
             old, lines = _split_header(folder, journal.records)
-            differing = [
-                f"  {key}: {_told(old, key)} -> {_told(header, key)}"
-                for key in dict.fromkeys([*old, *header])
-                if key not in old or key not in header or old[key] != header[key]
-            ]
-            if differing:
+            study = cls(folder, old, lines, journal)
+            if differing := header_differences(old, header, study.recipe, recipe):
                 said = f"{folder} holds the study of something else (old -> new):"
-                raise StudyError("\n".join([said, *differing, "choose another folder with --out, or delete this one"]))
-            return cls(folder, header, lines, journal)
+                told = [f"  {line}" for line in differing]
+                raise StudyError("\n".join([said, *told, "choose another folder with --out, or delete this one"]))
+            study._tell(recipe)
+            return study
         except BaseException:
             journal.close()
             raise
@@ -103,6 +112,16 @@ class Study:
         records, _ = read_lines(folder / LOG)
         header, lines = _split_header(folder, records)
         return cls(folder, header, lines, None)
+
+    @property
+    def recipe(self) -> str | None:
+        """YAML of the recipe it was begun with; None where the log does not have it, nor, of older code, the folder."""
+        for record in self.records("recipe"):
+            return str(record.get("text", ""))
+        try:
+            return (self.folder / "recipe.yaml").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def damage(self, site: str, scheme: Scheme) -> dict[str, float] | None:
         """Metric -> damage of one site under one scheme; None where it was not measured."""
@@ -208,7 +227,3 @@ def _split_header(folder: Path, records: Sequence[dict[str, Any]]) -> tuple[dict
     if not records or records[0]["kind"] != "header":
         raise StudyError(f"{folder / LOG} does not begin with a header; it is no study, or only just begun")
     return {key: value for key, value in records[0].items() if key != "kind"}, records[1:]
-
-
-def _told(header: Header, key: str) -> str:
-    return str(header[key]) if key in header else "(not given)"

@@ -74,19 +74,19 @@ def run(
     progress.say(describe(setting))
     if not there:
         refuse_clips(setting, progress, workers)
-    header = study_header(setting)
-    with Study.open(folder, header) if there else _create(folder, header) as study:
+    header, text = study_header(setting), recipe.to_yaml()
+    with Study.open(folder, header, text) if there else _create(folder, header, text) as study:
         found = run_setting(setting, study, progress, workers)
         summary = write_results(setting, study, found, time.monotonic() - begun)
     page = _write_report(folder)
     return Answer(summary, f"{table(summary)}\n\n  {page}")
 
 
-def _create(folder: Path, header: Mapping[str, str | int | float | bool | None]) -> Study:
+def _create(folder: Path, header: Mapping[str, str | int | float | bool | None], recipe: str) -> Study:
     """Begin a study; on a disk with no room for its first line leave nothing behind."""
     new = not folder.exists()
     try:
-        return Study.create(folder, header)
+        return Study.create(folder, header, recipe)
     except StudyError:
         if new and folder.exists():
             shutil.rmtree(folder)

@@ -174,7 +174,7 @@ def test_the_study_of_something_else_is_refused_with_all_that_differs(tmp_path: 
     assert str(caught.value).splitlines() == [
         f"{tmp_path} holds the study of something else (old -> new):",
         "  recipe: 0123456789abcdef -> fedcba9876543210",
-        "  code: 0.1.0 -> 0.2.0",
+        "  code: 0.1.0 -> 0.2.0 (the package's source has changed; a study is finished by the code that began it)",
         "  seed: 0 -> (not given)",
         "  clips: (not given) -> cc",
         "choose another folder with --out, or delete this one",
