@@ -32,6 +32,9 @@ class Site:
     feeds: str | None = None
     """The one site that reads this one's channels, with nothing between that tells them apart; None where there is no
     such site, or none was looked for. The order of those channels is free."""
+    fed_by: str | None = None
+    """The site whose result this one's input is made of, of several the one called last before; None where the input
+    is made of the model's own input alone, or none was looked for. So sites and what feeds them are a forest."""
 
     @property
     def macs_per_second(self) -> float:

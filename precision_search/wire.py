@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
 from audio_eval.suite import METRICS
 from backends.base import Backend
-from backends.devices import Device, load_devices
+from backends.devices import Architecture, Device, load_devices
 from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
 from backends.tenstorrent.backend import TenstorrentBackend
+from precision.blocks import known_formats
 from precision.policy import Scheme
+from precision.presets import Preset, load_presets
 from precision.recipe import Known, Recipe, load_recipe
 from precision.space import resolve_space
 from precision_search.refusals import refuse
@@ -29,13 +32,15 @@ from precision_search.setting import Setting, SetupError
 from voice.chains import find_chains
 from voice.checkpoint import content_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.flow import find_flow
 from voice.hifigan import HifiganVoice
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
 from voice.sites import discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
+PRESETS = "presets.yaml"
 SHORT_SECONDS = 0.5
-"""Of sound, by which chains of sites are found."""
+"""Of sound, by which it is found what lies between sites."""
 
 
 Loaded = tuple[Voice, tuple[Clip, ...]]
@@ -64,7 +69,13 @@ MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifi
 
 def known_names() -> Known:
     """Every name that a recipe may use."""
-    return Known(models=tuple(MODELS), devices=tuple(devices()), metrics=tuple(METRICS), profiles=PROFILES)
+    return Known(
+        models=tuple(MODELS),
+        devices=tuple(devices()),
+        metrics=tuple(METRICS),
+        profiles=PROFILES,
+        presets=presets(),
+    )
 
 
 @cache
@@ -73,10 +84,21 @@ def devices() -> Mapping[str, Device]:
     return load_devices()
 
 
+@cache
+def presets() -> Mapping[str, Preset]:
+    """The presets of recipes/presets.yaml, by name."""
+    known = {"format": known_formats(), "architecture": get_args(Architecture)}
+    return load_presets(Path(str(files("recipes") / PRESETS)), known)
+
+
 def packaged_recipes() -> tuple[str, ...]:
     """Names of the recipes that the package brings."""
     return tuple(
-        sorted(entry.name.removesuffix(".yaml") for entry in files("recipes").iterdir() if entry.name.endswith(".yaml"))
+        sorted(
+            entry.name.removesuffix(".yaml")
+            for entry in files("recipes").iterdir()
+            if entry.name.endswith(".yaml") and entry.name != PRESETS
+        )
     )
 
 
@@ -143,10 +165,13 @@ def load_setting(recipe: Recipe) -> Setting:
     first = search_clips[0]
     heard: list[Rendering] = []
     discovery = discover(voice.module, lambda: heard.append(voice.render(first)), first.seconds)
-    if any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes):
-        chains = find_chains(voice.module, _short(voice, first))
-        chained = tuple(replace(site, feeds=chains.get(site.name)) for site in discovery.sites)
-        discovery = replace(discovery, sites=chained)
+    short = _short(voice, first)
+    names = {site.name for site in discovery.sites}
+    flow = {site: producer for site, producer in find_flow(voice.module, short).items() if producer in names}
+    reordered = any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes)
+    chains = find_chains(voice.module, short) if reordered else {}
+    sites = (replace(site, feeds=chains.get(site.name), fed_by=flow.get(site.name)) for site in discovery.sites)
+    discovery = replace(discovery, sites=tuple(sites))
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
     refused = {
         (site.name, scheme.name): reason
