@@ -7,10 +7,13 @@ from typing import Literal
 
 from precision.search.problem import Choice, Problem
 
-Stage = Literal["bracket", "safest", "neighbours", "lower", "swap", "prove", "repair"]
+Goal = Literal["cheapest", "best_audio"]
+"""What is sought: the least cost that keeps every gate, or the least `Evaluation.worst` within the limits."""
+Stage = Literal["bracket", "safest", "neighbours", "lower", "swap", "prove", "repair", "exhaustive", "warm", "sampled"]
 """What an evaluation was for: finding the budget, the fallback, the solutions next to it, changes of single sites that
-are likely to hold, exchanges of two, changes that only prove the rest, raising sites of a broken choice."""
-Reason = Literal["one_optimal", "cheapest", "evaluations", "unreachable", "repaired"]
+are likely to hold, exchanges of two, changes that only prove the rest, raising sites of a broken choice; one of all, a
+sampler's start, what it drew."""
+Reason = Literal["one_optimal", "cheapest", "evaluations", "unreachable", "repaired", "optimal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Outcome:
     """The result of a search or a repair."""
 
     best: Trial | None
-    """The cheapest choice that was kept; None where none was."""
+    """The cheapest choice that was kept; None where none was. Where the best audio is sought, the choice of least
+    `worst` among those within the limits, kept or not."""
     tried: tuple[Trial, ...]
     """Every choice evaluated, in order, each once."""
     reason: Reason
@@ -99,6 +103,7 @@ class Ledger:
         evaluations: int,
         on_progress: Callable[[Progress], None] | None,
         known: Mapping[Choice, Evaluation] | None,
+        goal: Goal = "cheapest",
     ) -> None:
         """Start empty; see `precision.search.driver.search` for the arguments."""
         if evaluations < 1:
@@ -108,6 +113,7 @@ class Ledger:
         self._evaluations = evaluations
         self._on_progress = on_progress
         self._known = known or {}
+        self._goal = goal
         self._trials: dict[Choice, Trial] = {}
         self.best: Trial | None = None
 
@@ -136,7 +142,8 @@ class Ledger:
         evaluation = self._known[choice] if choice in self._known else self._evaluate(choice)
         trial = Trial(stage, choice, self._problem.total_cost(choice), self._problem.predicted(choice), evaluation)
         self._trials[choice] = trial
-        if evaluation.kept and (self.best is None or (trial.cost, _excess(evaluation), choice) < _rank(self.best)):
+        counts = evaluation.kept or self._goal == "best_audio"
+        if counts and (self.best is None or self._rank(trial) < self._rank(self.best)):
             self.best = trial
         if self._on_progress is not None:
             self._on_progress(Progress(trial, len(self._trials), self._evaluations, self.best))
@@ -146,9 +153,9 @@ class Ledger:
         """Close the ledger."""
         return Outcome(self.best, self.tried, reason, one_optimal)
 
-
-def _rank(trial: Trial) -> tuple[float, float, Choice]:
-    return trial.cost, _excess(trial.evaluation), trial.choice
+    def _rank(self, trial: Trial) -> tuple[float, float, Choice]:
+        cost, excess = trial.cost, _excess(trial.evaluation)
+        return (cost, excess, trial.choice) if self._goal == "cheapest" else (excess, cost, trial.choice)
 
 
 def _excess(evaluation: Evaluation) -> float:
