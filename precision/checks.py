@@ -3,7 +3,7 @@
 These look at the plain data, so that they find their mistakes beside those of the schema, not after them.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from precision.document import Document
@@ -23,9 +23,15 @@ _NAMES = (
     ("gates.profile", "profile"),
     ("gates.add.*.metric", "metric"),
     ("gates.replace.*.metric", "metric"),
+    ("presets.*", "preset"),
+)
+_PRESET_NAMES = (
+    ("presets.*.schemes.*.weight", "format"),
+    ("presets.*.schemes.*.activation", "format"),
+    ("presets.*.architectures.*", "architecture"),
 )
 _SCHEME_NAMES = ("baseline", "space.*.allow.*", "cost.against.scheme")
-_WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers")
+_WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers", "presets")
 
 
 def promise(gate: Gate) -> Promise:
@@ -33,19 +39,44 @@ def promise(gate: Gate) -> Promise:
     return gate.metric, gate.over, "min" if gate.min is not None else "max"
 
 
-def names(document: Document, known: Mapping[str, Collection[str]]) -> Iterator[Mistake]:
-    """Find names that are not known: of models, cards, formats, metrics, profiles, and of the recipe's schemes."""
-    for pattern, noun in _NAMES:
+def names(document: Document, known: Mapping[str, Collection[str]], brought: Collection[str] = ()) -> Iterator[Mistake]:
+    """Find names that are not known: of models, cards, formats, metrics, profiles, presets, and of schemes.
+
+    `brought` are the schemes of the recipe's presets, which are known beside its own.
+    """
+    yield from _unknown(document, _NAMES, known)
+    own = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
+    usable = list(dict.fromkeys((*brought, *own)))
+    for pattern in _SCHEME_NAMES:
+        for path, value in document.walk(*pattern.split(".")):
+            if isinstance(value, str) and value not in usable:
+                listing = ", ".join(usable) or "none"
+                said = f"got {shown(value)}, must be one of this recipe's schemes ({listing}){nearest(value, usable)}"
+                yield Mistake(path, said)
+
+
+def schemes(document: Document) -> Iterator[Mistake]:
+    """Find a recipe that has no schemes, neither its own nor a preset's."""
+    if not any(value for key in ("presets", "schemes") for _, value in document.walk(key)):
+        said = "missing, must be given, or presets that bring them: presets: [...]"
+        yield Mistake(("schemes",), said)
+
+
+def preset_names(document: Document, known: Mapping[str, Collection[str]]) -> Iterator[Mistake]:
+    """Find what a file of presets names and is not known, and levers and architectures that it names twice."""
+    yield from _unknown(document, _PRESET_NAMES, known)
+    for pattern in ("presets.*.schemes.*.levers", "presets.*.architectures"):
+        for path, entries in document.walk(*pattern.split(".")):
+            yield from _repeats(path, entries)
+
+
+def _unknown(
+    document: Document, patterns: Iterable[tuple[str, str]], known: Mapping[str, Collection[str]]
+) -> Iterator[Mistake]:
+    for pattern, noun in patterns:
         for path, value in document.walk(*pattern.split(".")):
             if isinstance(value, str) and value not in known[noun]:
                 yield Mistake(path, unknown_name(value, noun, known[noun]))
-    schemes = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
-    for pattern in _SCHEME_NAMES:
-        for path, value in document.walk(*pattern.split(".")):
-            if isinstance(value, str) and value not in schemes:
-                listing = ", ".join(schemes) or "none"
-                said = f"got {shown(value)}, must be one of this recipe's schemes ({listing}){nearest(value, schemes)}"
-                yield Mistake(path, said)
 
 
 def rules(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from precision import checks
@@ -12,6 +12,7 @@ from precision.document import Document, YamlError, dump
 from precision.gates import Gate
 from precision.mistakes import Mistake, RecipeError, shown
 from precision.policy import Scheme
+from precision.presets import Preset, brought, disagreements
 from precision.schema import plain, validate, validate_gates
 from precision.sections import (
     AdaptSection,
@@ -42,6 +43,7 @@ class Known:
     metrics: Collection[str]
     profiles: Mapping[str, Sequence[Gate]]
     formats: Collection[str] = field(default_factory=known_formats)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,9 @@ class Recipe:
     """A recipe whose every name is known: what was written, and the schemes and gates it comes to."""
 
     written: RecipeFile
-    """The file as it is written, with `--set` applied."""
+    """The file as it is written, with `--set` applied and the schemes of its presets spelled out."""
     schemes: tuple[Scheme, ...]
-    """Every scheme, in the order of the file."""
+    """Every scheme: those of presets first, then the others in the order of the file."""
     gates: tuple[Gate, ...]
     """Every gate that must hold, a profile's included."""
 
@@ -157,10 +159,15 @@ def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ())
         said = f"got {shown(document.data)}, must be a mapping of version, name, model and so on{hint}"
         raise RecipeError(label, document.told([*document.mistakes, Mistake((), said)]))
     written, mistakes = validate(document.data)
+    told = {mistake.path for mistake in mistakes}
+    mistakes += [mistake for mistake in checks.schemes(document) if mistake.path not in told]
     mistakes = _checked(document, [*document.mistakes, *mistakes], known)
     if mistakes or written is None:
         raise RecipeError(label, document.told(mistakes))
-    schemes = tuple(_scheme(name, entry) for name, entry in written.schemes.items())
+    # Spelled out, so that a study's own recipe means the same when a preset has changed.
+    entries = brought(written.presets, known.presets) | written.schemes
+    written = replace(written, presets=(), schemes=entries)
+    schemes = tuple(_scheme(name, entry) for name, entry in entries.items())
     return Recipe(written, schemes, _gates(written.gates, known.profiles))
 
 
@@ -199,8 +206,14 @@ def _checked(document: Document, mistakes: list[Mistake], known: Known) -> list[
         "metric": known.metrics,
         "profile": known.profiles,
         "format": known.formats,
+        "preset": known.presets,
     }
-    found = [*checks.names(document, names), *checks.rules(document, known.profiles)]
+    named = [name for _, name in document.walk("presets", "*") if isinstance(name, str)]
+    found = [
+        *checks.names(document, names, brought(named, known.presets)),
+        *checks.rules(document, known.profiles),
+        *disagreements(document, known.presets),
+    ]
     return [*mistakes, *(mistake for mistake in found if mistake.path not in refused)]
 
 

@@ -34,19 +34,21 @@ def schema_text() -> str:
 
 def validate(data: object) -> tuple[RecipeFile | None, list[Mistake]]:
     """Check plain data against the layout: the file, or None and everything that is wrong."""
-    return _validated(_ADAPTER, data)
+    return validate_as(_ADAPTER, data)
 
 
 def validate_gates(data: object) -> tuple[GatesFile | None, list[Mistake]]:
     """Check plain data that holds nothing but the `gates` of a recipe."""
-    return _validated(_GATES, data)
+    return validate_as(_GATES, data)
 
 
-def _validated(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[Mistake]]:
+def validate_as(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[Mistake]]:
+    """Check plain data against any layout: the value, or None and everything that is wrong."""
     try:
         return adapter.validate_python(data), []
     except ValidationError as error:
         found = error.errors(include_url=False)
+    layout = _layout(adapter)
     listed = []
     for item in found:
         # The branch of a union and the mark of a key are pydantic's, not the recipe's.
@@ -57,9 +59,10 @@ def _validated(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[Mi
         elif kind == "too_short" and item["input"]:
             continue  # pydantic counts only the entries that passed; those that did not are told already
         elif kind == "dataclass_type":
-            said = f"got {mistakes.shown(item['input'])}, must be a mapping with the keys {', '.join(keys_at(path))}"
+            known = _keys_at(layout, path)
+            said = f"got {mistakes.shown(item['input'])}, must be a mapping with the keys {', '.join(known)}"
         elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = keys_at(path[:-1])
+            known = _keys_at(layout, path[:-1])
             said = f"unknown key, must be one of {', '.join(known)}{mistakes.nearest(str(path[-1]), known)}"
         else:
             said = mistakes.explain(kind, item["msg"], item.get("ctx", {}), item["input"])
@@ -68,13 +71,12 @@ def _validated(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[Mi
 
 
 @functools.cache
-def _layout() -> dict[str, Any]:
-    return recipe_schema()
+def _layout(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    return adapter.json_schema()
 
 
-def keys_at(path: mistakes.Path) -> tuple[str, ...]:
+def _keys_at(schema: dict[str, Any], path: mistakes.Path) -> tuple[str, ...]:
     """The keys that may stand in the mapping at `path`; empty where the layout has no mapping of fixed keys there."""
-    schema = _layout()
     nodes = [schema]
     for step in path:
         nodes = [_child(node, step) for node in _branches(schema, nodes)]

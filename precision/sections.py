@@ -10,7 +10,8 @@ from precision.gates import Over
 from precision.policy import Accumulate, Fidelity, Granularity, Lever, ScaleMode
 from precision.site import Op
 
-_FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+"""Of every section: no unknown keys, and what stands under a key describes it."""
 
 Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=100)]
 Text = Annotated[str, Field(min_length=1)]
@@ -26,7 +27,7 @@ Method = Literal["exact", "exhaustive", "tpe", "nsga2"]
 class ModelSection:
     """The voice model under search."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     name: Annotated[Text, Field(title="Model")]
     """Name of a model, such as embedded or hifigan."""
     checkpoint: Annotated[Text | None, Field(title="Checkpoint")] = None
@@ -39,7 +40,7 @@ class ModelSection:
 class TargetSection:
     """What the model is to run on."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     device: Annotated[Text, Field(title="Card")]
     """A card of devices.yaml; the backend follows from it."""
 
@@ -48,7 +49,7 @@ class TargetSection:
 class DataSection:
     """The clips that a search hears, and those that judge it."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     search: Annotated[Count, Field(title="Clips of the search")]
     """Number of clips that calibrate and that damage is measured on."""
     held_back: Annotated[Count, Field(title="Clips held back")]
@@ -63,7 +64,7 @@ class DataSection:
 class CalibrateSection:
     """How the range of an activation is turned into a scale."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     method: Annotated[Literal["amax", "percentile", "mse"], Field(title="Method")]
     """The largest magnitude, a percentile of the magnitudes, or the scale of least squared error."""
     percentile: Annotated[Number | None, Field(title="Percentile", gt=0, le=100)] = None
@@ -74,7 +75,7 @@ class CalibrateSection:
 class SchemeEntry:
     """How a site may compute."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     weight: Annotated[Text, Field(title="Weight format")]
     """Format the weights are stored in."""
     activation: Annotated[Text, Field(title="Activation format")]
@@ -101,7 +102,7 @@ class SchemeEntry:
 class Rule:
     """Which schemes the sites of a name and kind may choose from; the first rule that matches a site holds."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     match: Annotated[Text, Field(title="Sites")]
     """Name of a site, or a shell pattern of names; upper and lower case differ."""
     allow: Annotated[tuple[Text, ...], Field(title="Schemes allowed", min_length=1)]
@@ -114,7 +115,7 @@ class Rule:
 class GateEntry:
     """A promise: a metric over the clips is at least `min` or at most `max`; exactly one of the two."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     metric: Annotated[Text, Field(title="Metric")]
     """Name of a metric."""
     over: Annotated[Over, Field(title="Over the clips")] = "mean"
@@ -129,7 +130,7 @@ class GateEntry:
 class GatesSection:
     """A profile of gates, with changes."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     profile: Annotated[Text, Field(title="Profile")]
     """Name of a profile, such as transparent."""
     add: Annotated[tuple[GateEntry, ...], Field(title="Added gates")] = ()
@@ -142,7 +143,7 @@ class GatesSection:
 class WithinSection(Mapping[str, float]):
     """What a policy may take at most; as a mapping, the limits that are given and no others."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     seconds: Annotated[Share | None, Field(title="Seconds")] = None
     """Seconds of the card, as a share of what the baseline takes."""
     passes: Annotated[Share | None, Field(title="Passes")] = None
@@ -175,7 +176,7 @@ class WithinSection(Mapping[str, float]):
 class SearchSection:
     """What is looked for, how, and how much is tried."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     goal: Annotated[Goal, Field(title="Goal")] = "cheapest"
     """The cheapest policy that keeps the gates, or the one of best audio among those `within` their limits."""
     minimize: Annotated[Literal["seconds", "passes", "joules", "usd", "weight_bytes"], Field(title="Minimize")]
@@ -198,7 +199,7 @@ class SearchSection:
 class AdaptSection:
     """Training of weights for a policy that is a little too cheap, by the sound of the model on its own clips."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     steps: Annotated[Whole, Field(title="Steps", ge=1, le=100_000)] = 300
     """Number of training steps by sound, each on 1.5 s of a clip; 300 take some minutes on a processor."""
     local_steps: Annotated[Whole, Field(title="Local steps", ge=0, le=100_000)] = 20
@@ -211,7 +212,7 @@ class AdaptSection:
 class AgainstSection:
     """What the cost is set against."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     device: Annotated[Text, Field(title="Card")] = "l40s"
     """A card of devices.yaml."""
     scheme: Annotated[Text | None, Field(title="Scheme")] = None
@@ -222,7 +223,7 @@ class AgainstSection:
 class CostSection:
     """What a stream of speech is priced at."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     against: Annotated[AgainstSection, Field(title="Against")] = field(default_factory=AgainstSection)
     """The card and scheme to compare with."""
     streams: Annotated[Count, Field(title="Streams")] = 32
@@ -252,16 +253,16 @@ WrittenGates: TypeAlias = Annotated[
 class GatesFile:
     """Gates alone, for clips that no recipe made."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     gates: WrittenGates
     """What must hold."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeFile:
     """One search: a model, a card, what may be chosen, and what must still hold."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+    __pydantic_config__: ClassVar[ConfigDict] = FORBID
     version: Annotated[Literal[1], Field(title="Version")]
     """Version of this layout."""
     name: Annotated[Name, Field(title="Name")]
@@ -274,8 +275,10 @@ class RecipeFile:
     """The clips that a search hears, and those that judge it."""
     calibrate: Annotated[CalibrateSection, Field(title="Calibration")]
     """How the range of an activation is turned into a scale."""
-    schemes: Annotated[dict[Name, SchemeEntry], Field(title="Schemes", min_length=1)] = field(hash=False)
-    """Ways to compute, each named once and used by name."""
+    presets: Annotated[tuple[Text, ...], Field(title="Presets")] = ()
+    """Named sets of schemes to begin with; `precision-search presets` lists them."""
+    schemes: Annotated[dict[Name, SchemeEntry], Field(title="Schemes")] = field(default_factory=dict, hash=False)
+    """Ways to compute, each named once and used by name; one of a preset's name takes its place."""
     baseline: Annotated[Text, Field(title="Baseline")]
     """The scheme that is the yardstick."""
     space: Annotated[tuple[Rule, ...], Field(title="Space", min_length=1)]

@@ -154,8 +154,7 @@ def load_setting(recipe: Recipe) -> Setting:
     """
     device = devices()[recipe.target.device]
     backend = backend_of(device)
-    if recipe.search.minimize == "passes" and not device.is_tensix:
-        raise SetupError(f"search.minimize: passes are a Tensix card's, and {device.name} has none; use seconds")
+    _refuse_passes(recipe, device)
     voice, clips = MODELS[recipe.model.name](recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
         raise SetupError(
@@ -191,6 +190,17 @@ def load_setting(recipe: Recipe) -> Setting:
     return Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
     )
+
+
+def _refuse_passes(recipe: Recipe, device: Device) -> None:
+    keys = [
+        key
+        for key, names in (("minimize", (recipe.search.minimize,)), ("within", recipe.search.within))
+        if "passes" in names
+    ]
+    if keys and not device.is_tensix:
+        said = ", ".join(f"search.{key}" for key in keys)
+        raise SetupError(f"{said}: passes are a Tensix card's, and {device.name} has none; use seconds")
 
 
 def _short(voice: Voice, clip: Clip) -> Callable[[], tuple[Tensor, ...]]:

@@ -57,6 +57,18 @@ def test_hopper_refuses_what_it_cannot_run():
     assert ("acoustic.encoder.0.project", "fp8_e5m2") not in hopper.refused
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("search.minimize=passes",), "search.minimize: passes"),
+        (("search.within.passes=0.5",), "search.within: passes"),
+    ],
+)
+def test_passes_are_a_tensix_cards(asked, said):
+    with pytest.raises(SetupError, match=said):
+        make_setting(read_recipe("tts_hopper", asked))
+
+
 def test_a_header_tells_weights_clips_and_code(setting):
     header = study_header(setting)
     assert header == study_header(setting)
