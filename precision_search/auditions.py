@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -11,12 +10,11 @@ from backends.base import Arithmetic
 from backends.emulation.audition import Audition, Scores, output_of
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
-from calibrate.adapted import StoredAdaptations
+from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.candidate import Split
 from precision.policy import Policy, Scheme
-from precision_search.renders import load_render, store_render
 from precision_search.setting import Setting
 from precision_search.yardsticks import render_yardstick
 
@@ -28,8 +26,8 @@ class Auditions:
     setting: Setting
     calibration: Calibration | None
     moments: Mapping[str, Moments]
-    adapted: Path | None = None
-    """File of the study's trained weights; need not be there before a policy asks for them."""
+    adapted: Mapping[str, Mapping[str, Operands]] | None = None
+    """Digest -> site -> trained weights; need not have them before a policy asks for them."""
     _made: dict[str, Audition] = field(default_factory=dict)
     _preparation: Preparation | None = None
     _exact: Preparation | None = None
@@ -50,8 +48,7 @@ class Auditions:
 
     def _prepared(self, arithmetic: Arithmetic) -> Preparation:
         torch.set_num_threads(1)
-        adapted = None if self.adapted is None else StoredAdaptations(self.adapted)
-        return Preparation(arithmetic, self.moments, self.setting.chains, adapted)
+        return Preparation(arithmetic, self.moments, self.setting.chains, self.adapted)
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""
@@ -63,19 +60,14 @@ class Auditions:
         rendered = audition.render(policy, index)
         return rendered, audition.score(index, rendered, metrics)
 
-    def render_exactly(self, policy: Policy, index: int, path: Path | None) -> Output:
-        """Render a clip held back in the exact arithmetic, or read it from where it was stored; store it there."""
-        if path is not None and path.is_file():
-            return load_render(path)
+    def render_exactly(self, policy: Policy, index: int) -> Output:
+        """Render a clip held back in the exact arithmetic."""
         if self._exact is None:
             arithmetic = self.setting.backend.exact
             assert arithmetic is not None
             self._exact = self._prepared(arithmetic)
         engine = EmulatedEngine(self.setting.voice, policy, self._exact, self.calibration)
-        rendered = output_of(engine.render(self.setting.held_back_clips[index]))
-        if path is not None:
-            store_render(path, rendered)
-        return rendered
+        return output_of(engine.render(self.setting.held_back_clips[index]))
 
     def score(self, split: Split, index: int, rendered: Output, metrics: Sequence[str]) -> Scores:
         """Score a clip that was rendered before."""

@@ -1,6 +1,5 @@
 """Levers that use data: the same result whatever the number of processes, and no look where none is needed."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,17 +56,6 @@ def test_damage_does_not_depend_on_how_many_processes_measure_it(setting):
     assert all(damage["lsd_db"] > 0 for damage in found[0])
     with Workers(setting, None, 1, {}) as crew, pytest.raises(ValueError, match="error_feedback needs the moments"):
         list(crew.damage(tasks, METRICS))
-
-
-def test_processes_in_the_middle_of_something_are_ended_and_not_waited_for(setting):
-    begun = time.monotonic()
-    with Workers(setting, None, 2, {}) as crew:
-        assert crew._pool is not None
-        crew._pool.submit(time.sleep, 60)
-        (process,) = crew._pool._processes.values()
-    process.join(20)
-    assert process.exitcode is not None
-    assert time.monotonic() - begun < 40
 
 
 def test_a_second_look_gives_the_same_moments(setting, tmp_path):
