@@ -35,7 +35,7 @@ from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.flow import find_flow
 from voice.hifigan import HifiganVoice
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
-from voice.sites import discover
+from voice.sites import Discovery, discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
 PRESETS = "presets.yaml"
@@ -161,16 +161,7 @@ def load_setting(recipe: Recipe) -> Setting:
             f"adapt: {voice.name} cannot be trained, it gives no excerpts with gradients; leave `adapt` out"
         )
     search_clips, held_back_clips = _parted(recipe, clips)
-    first = search_clips[0]
-    heard: list[Rendering] = []
-    discovery = discover(voice.module, lambda: heard.append(voice.render(first)), first.seconds)
-    short = _short(voice, first)
-    names = {site.name for site in discovery.sites}
-    flow = {site: producer for site, producer in find_flow(voice.module, short).items() if producer in names}
-    reordered = any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes)
-    chains = find_chains(voice.module, short) if reordered else {}
-    sites = (replace(site, feeds=chains.get(site.name), fed_by=flow.get(site.name)) for site in discovery.sites)
-    discovery = replace(discovery, sites=tuple(sites))
+    discovery, first = discovered(recipe, voice, search_clips[0])
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
     refused = {
         (site.name, scheme.name): reason
@@ -188,8 +179,21 @@ def load_setting(recipe: Recipe) -> Setting:
         ]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
     return Setting(
-        recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, heard[-1]
+        recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, first
     )
+
+
+def discovered(recipe: Recipe, voice: Voice, clip: Clip) -> tuple[Discovery, Rendering]:
+    """Find the sites of a voice, and what lies between them, by a clip; with them the clip as fp32 renders it."""
+    heard: list[Rendering] = []
+    discovery = discover(voice.module, lambda: heard.append(voice.render(clip)), clip.seconds)
+    short = _short(voice, clip)
+    names = {site.name for site in discovery.sites}
+    flow = {site: producer for site, producer in find_flow(voice.module, short).items() if producer in names}
+    reordered = any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes)
+    chains = find_chains(voice.module, short) if reordered else {}
+    sites = (replace(site, feeds=chains.get(site.name), fed_by=flow.get(site.name)) for site in discovery.sites)
+    return replace(discovery, sites=tuple(sites)), heard[-1]
 
 
 def _refuse_passes(recipe: Recipe, device: Device) -> None:
