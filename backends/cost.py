@@ -1,7 +1,7 @@
-"""CostModel: a roofline of one site under one scheme on one card."""
+"""CostModel: a roofline of one site under one scheme on one card, and of what unlike neighbours take beside."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +28,12 @@ ASSUMPTIONS: tuple[str, ...] = (
     "a product runs at the rate of its wider operand: a format of the weights alone saves bytes, not time to compute",
     "fp32 accumulation costs nothing",
     "a bias apart is an operation of its own, which reads and writes the result once more",
+    "on Tensix a result is stored in bf16, or in fp32 by a site that reads fp32, and for a reader of its writer's own "
+    "format in that one; any other reader takes a typecast for itself: a launch that reads the elements in one format "
+    "and writes them in the other at the memory's rate, two for a product of activations, both of which are taken to "
+    "lie as the later one does",
+    "no typecast is folded into the output type of the operation before, as ttnn allows where all readers want one "
+    "format: the emulation does not do it; on NVIDIA the operation before writes any format at no cost",
 )
 
 _SPEED = ("fp8", "int8", "bf16", "tf32", "fp32")
@@ -51,6 +57,9 @@ class SiteCost:
     bound_by: Literal["compute", "memory", "overhead"]
 
 
+_NOTHING = SiteCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "overhead")
+
+
 @dataclass(frozen=True, slots=True)
 class Gemm:
     """One launch: `count` products of [m, k] by [k, n]. `input_elements` is what is read of the left operands."""
@@ -61,6 +70,11 @@ class Gemm:
     count: int
     input_elements: float
     has_weights: bool
+
+    @property
+    def right_elements(self) -> int:
+        """What is read of the right operands where they are activations; 0 where they are weights."""
+        return 0 if self.has_weights else self.k * self.n * self.count
 
 
 def rate_key(device: Device, scheme: Scheme, has_weights: bool = True) -> str:
@@ -94,7 +108,8 @@ class CostModel:
     """Roofline of a card that serves `streams` real-time streams together, in chunks of `chunk_seconds` of audio.
 
     `site_cost(site, scheme).seconds` at fixed `streams` is what a search minimizes: it adds over sites, and is strictly
-    smaller for fewer passes, a faster operand format or fewer stored bits of a weight or an input.
+    smaller for fewer passes, a faster operand format or fewer stored bits of a weight or an input. What unlike
+    neighbours take beside that, `boundary_cost`, adds up too.
     """
 
     device: Device
@@ -141,7 +156,62 @@ class CostModel:
 
     def site_cost(self, site: Site, scheme: Scheme) -> SiteCost:
         """Cost of a site under a scheme; ValueError where the card has no rate for the scheme's formats."""
-        launch = self.gemm_cost(self.gemm_of(site), scheme)
+        return self._a_second(self.gemm_cost(self.gemm_of(site), scheme))
+
+    def boundary_cost(self, site: Site, before: Scheme, scheme: Scheme) -> SiteCost:
+        """Cost of making the input of a site anew where the site that feeds it stores another format: a typecast.
+
+        Args:
+            site: The site that reads.
+            before: Scheme of the site that feeds it, `site.fed_by`.
+            scheme: Scheme of the reader.
+
+        Returns:
+            Seconds and bytes per second of audio of one stream, in no weights and no products; zeros where nothing
+            needs converting, on NVIDIA always: a format that takes a pass of its own there has it in `site_cost`.
+
+        Raises:
+            ValueError: where a format is unknown.
+        """
+        stored = _stored(before)
+        if not self.device.is_tensix or scheme.activation in (before.activation, stored):
+            return _NOTHING
+        gemm = self.gemm_of(site)
+        operands = [gemm.input_elements] if gemm.has_weights else [gemm.input_elements, gemm.right_elements]
+        moved_bits = stored_bits(stored) + stored_bits(scheme.activation)
+        passes = [elements * moved_bits / 8 for elements in operands]
+        memory = math.fsum(map(self._pass_seconds, passes))
+        overhead = len(passes) * self.device.overhead_us.as_cost(self.case) * 1e-6
+        bound_by: Literal["memory", "overhead"] = "memory" if memory > overhead else "overhead"
+        return self._a_second(SiteCost(memory + overhead, 0.0, memory, overhead, 0.0, sum(passes), bound_by))
+
+    def typecasts(self, sites: Iterable[Site], policy: Mapping[str, Scheme]) -> dict[str, SiteCost]:
+        """Cost of every boundary that has one, by the site that reads, in the order of `sites`.
+
+        Raises:
+            KeyError: where a site, or what feeds it, has no scheme.
+        """
+        schemes = dict(policy.items())
+        boundaries = {
+            site.name: self.boundary_cost(site, schemes[site.fed_by], schemes[site.name])
+            for site in sites
+            if site.fed_by is not None
+        }
+        return {reader: cost for reader, cost in boundaries.items() if cost.seconds > 0}
+
+    def policy_seconds(self, sites: Sequence[Site], policy: Mapping[str, Scheme]) -> float:
+        """Seconds of the card per second of audio of one stream, boundaries included.
+
+        Raises:
+            KeyError: where a site, or what feeds it, has no scheme.
+            ValueError: where the card has no rate for a scheme's formats.
+        """
+        schemes = dict(policy.items())
+        alone = [self.site_cost(site, schemes[site.name]).seconds for site in sites]
+        return math.fsum([*alone, *(cost.seconds for cost in self.typecasts(sites, schemes).values())])
+
+    def _a_second(self, launch: SiteCost) -> SiteCost:
+        """A launch's cost, per second of audio of one stream."""
         share = 1 / (self.chunk_seconds * self.streams)
         return replace(
             launch,
@@ -161,25 +231,22 @@ class CostModel:
 
         activation_bits = stored_bits(scheme.activation)
         weight_bytes = k * n * gemm.count * stored_bits(scheme.weight) / 8 if gemm.has_weights else 0.0
-        right_elements = 0 if gemm.has_weights else gemm.k * gemm.n * gemm.count
-        read_bytes = (gemm.input_elements + right_elements) * activation_bits / 8
+        read_elements = gemm.input_elements + gemm.right_elements
+        read_bytes = read_elements * activation_bits / 8
         written_bytes = gemm.m * gemm.n * gemm.count * max(OUTPUT_BITS, activation_bits) / 8
         launches = 1
         scaled = scheme.activation in _SCALED
         if scaled and not (self.fused_quantization and scheme.activation_scale == "static"):
             launches = 2
-            read_bytes += (gemm.input_elements + right_elements) * (OUTPUT_BITS + activation_bits) / 8
+            read_bytes += read_elements * (OUTPUT_BITS + activation_bits) / 8
         passes = [read_bytes + written_bytes]
         if scheme.bias_apart:
             launches += 1
             passes.append(2 * written_bytes)
         activation_bytes = sum(passes)
 
-        dram = device.memory_gb_per_s.as_gain(case) * 1e9 * device.memory_efficiency.as_gain(case)
-        sram = device.sram_gb_per_s.as_gain(case) * 1e9
-        held = SRAM_SHARE * device.sram_mb.as_gain(case) * 1e6
-        memory = sum(moved / (sram if moved <= held else dram) for moved in passes)
-        memory += weight_bytes / (sram if self.weights_on_chip else dram)
+        memory = sum(map(self._pass_seconds, passes))
+        memory += weight_bytes / (self._sram_bytes_per_s if self.weights_on_chip else self._dram_bytes_per_s)
 
         overhead = launches * device.overhead_us.as_cost(case) * 1e-6
         seconds = max(compute, memory) + OVERLAP_LOSS * min(compute, memory) + overhead
@@ -188,6 +255,25 @@ class CostModel:
         if longest > overhead:
             bound_by = "compute" if compute >= memory else "memory"
         return SiteCost(seconds, compute, memory, overhead, weight_bytes, activation_bytes, bound_by)
+
+    @property
+    def _dram_bytes_per_s(self) -> float:
+        device, case = self.device, self.case
+        return device.memory_gb_per_s.as_gain(case) * 1e9 * device.memory_efficiency.as_gain(case)
+
+    @property
+    def _sram_bytes_per_s(self) -> float:
+        return self.device.sram_gb_per_s.as_gain(self.case) * 1e9
+
+    def _pass_seconds(self, moved_bytes: float) -> float:
+        """Seconds that one launch moves its activations for: in SRAM where they leave room there, else in DRAM."""
+        held = SRAM_SHARE * self.device.sram_mb.as_gain(self.case) * 1e6
+        return moved_bytes / (self._sram_bytes_per_s if moved_bytes <= held else self._dram_bytes_per_s)
+
+
+def _stored(scheme: Scheme) -> str:
+    """Format in which a site on Tensix stores its result for readers of any format (as its emulation does)."""
+    return "fp32" if scheme.activation == "fp32" else "bf16"
 
 
 def _padded(extent: int, tile: int) -> int:

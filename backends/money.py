@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends import cost, serving
-from backends.devices import Figure
+from backends.devices import Device, Figure
 from backends.serving import PolicyCost, Serving
 
 HOURS_PER_YEAR = 8766.0
@@ -139,9 +139,7 @@ def dollars(
     """
     accounting = accounting or Accounting()
     device = served.device
-    price = (prices or {}).get(device.name, device.price_usd)
-    if price is None:
-        raise ValueError(f"no price of {device.name} is known; give one, with its source and date, in `prices`")
+    price = _price_of(device, prices)
     streams = (served.low.streams_per_card, served.middle.streams_per_card, served.high.streams_per_card)
     paid = (price.low, price.value, price.high)
     per_stream = [_over(usd, count) for usd, count in zip(paid, streams, strict=True)]
@@ -153,6 +151,30 @@ def dollars(
         hourly = (cloud.low, cloud.value, cloud.high)
         rented = Range(*(1000 * _over(usd, count) for usd, count in zip(hourly, streams, strict=True)))
     return Dollars(served, price, Range(*per_stream), Range(*bought), rented)
+
+
+def usd_per_second(
+    device: Device,
+    accounting: Accounting | None = None,
+    prices: Mapping[str, Figure] | None = None,
+    *,
+    utilization: float = 1.0,
+) -> float:
+    """Dollars of one second of work of a card that is bought: purchase and electricity.
+
+    Args:
+        device: The card; its price in the middle of its range counts.
+        accounting: Years, PUE and price of electricity.
+        prices: Prices by card that replace those of the table; each with its own source and date.
+        utilization: Share of its time that the card is at work, in (0, 1]; the rest is paid for too.
+
+    Raises:
+        ValueError: where neither `prices` nor the table has a price of the card, or the utilization is out of range.
+    """
+    if not 0 < utilization <= 1:
+        raise ValueError(f"0 < utilization <= 1 must hold, got {utilization}")
+    hourly = (accounting or Accounting()).usd_per_hour(_price_of(device, prices).value, device.power_w.value)
+    return hourly / 3600 / utilization
 
 
 def compare(
@@ -172,6 +194,13 @@ def compare(
         _ratio(ratio.middle * ours.price.high / ours.price.value, theirs.price.low / theirs.price.value),
     )
     return Comparison(ours, theirs, accounting, ratio, by_price)
+
+
+def _price_of(device: Device, prices: Mapping[str, Figure] | None) -> Figure:
+    price = (prices or {}).get(device.name, device.price_usd)
+    if price is None:
+        raise ValueError(f"no price of {device.name} is known; give one, with its source and date, in `prices`")
+    return price
 
 
 def _over(usd: float, streams: int) -> float:

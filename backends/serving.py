@@ -76,7 +76,7 @@ def policy_cost(
 
     Args:
         model: Card, chunk and case; its `streams` is not looked at.
-        sites: All sites; each must be in `policy`.
+        sites: All sites; each must be in `policy`, as must be what feeds it.
         policy: Scheme of each site.
         utilization: Largest share of time that the card may be busy, in (0, 1].
         max_batch: Most streams in one launch.
@@ -86,7 +86,8 @@ def policy_cost(
         ValueError: for no sites, a site without a scheme, a utilization out of range, or a format the card lacks.
     """
     schemes = dict(policy.schemes) if isinstance(policy, Policy) else dict(policy)
-    missing = [site.name for site in sites if site.name not in schemes]
+    needed = dict.fromkeys(name for site in sites for name in (site.name, site.fed_by) if name is not None)
+    missing = [name for name in needed if name not in schemes]
     if not sites or missing:
         raise ValueError(
             f"every site needs a scheme and there must be one: no scheme for {missing or 'no sites at all'}"
@@ -150,7 +151,8 @@ def _at_batch(
     state_bytes_per_stream: float,
 ) -> PolicyCost:
     costs = [model.site_cost(site, schemes[site.name]) for site in sites]
-    seconds = sum(cost.seconds for cost in costs)
+    costs += model.typecasts(sites, schemes).values()
+    seconds = math.fsum(cost.seconds for cost in costs)
     batch, weight_bytes = model.streams, sum(cost.weight_bytes for cost in costs)
     live_bytes = max(cost.activation_bytes for cost in costs) * model.chunk_seconds * batch
     spare_bytes = memory_bytes - weight_bytes - live_bytes

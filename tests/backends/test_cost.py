@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,10 @@ from backends.cost import CostModel, Gemm, rate_key
 from backends.devices import Figure, load_devices
 from backends.money import Accounting, Comparison, compare, dollars
 from backends.serving import policy_cost, serve
+from backends.tenstorrent.numerics import TensixArithmetic
 from precision.policy import Policy, Scheme
 from precision.site import Site
+from voice.site_call import SiteCall
 
 DEVICES = load_devices()
 BF16 = Scheme("bf16", "bf16", "bf16")
@@ -149,6 +152,115 @@ class TestSite:
         assert 0 < low <= middle <= high < math.inf
         more = CostModel(DEVICES[device], streams=streams + 1).site_cost(site, HIFI4).seconds * (streams + 1)
         assert more >= middle * streams * (1 - 1e-12), "a batch is never done sooner for being larger"
+
+
+FP32 = Scheme("fp32", "fp32", "fp32", fidelity="hifi4")
+BFP8 = Scheme("bfp8", "bfp8_b", "bfp8_b", fidelity="lofi")
+BFP4 = Scheme("bfp4", "bfp4_b", "bfp4_b", fidelity="lofi")
+TENSIX = (FP32, HIFI4, LOFI_BFP8, BFP8, BFP4)
+CHAIN = (LINEAR, replace(SCORES, fed_by=LINEAR.name), replace(UP, fed_by=SCORES.name), replace(CONV, fed_by=UP.name))
+
+
+class TestBoundaries:
+    """What a site's input takes beside the site where another format was stored."""
+
+    def test_a_typecast_by_hand(self):
+        device = DEVICES["p150a"]
+        model = CostModel(device, streams=32)
+        cost = model.boundary_cost(CONV, HIFI4, BFP8)
+        assert cost.activation_bytes == pytest.approx(22050 * 64 * (16 + 8.5) / 8), "every element read and written"
+        moved = cost.activation_bytes * 0.5 * 32
+        assert moved < 0.5 * device.sram_mb.value * 1e6
+        assert cost.memory_seconds == pytest.approx(cost.activation_bytes / (device.sram_gb_per_s.value * 1e9))
+        assert cost.overhead_seconds == pytest.approx(device.overhead_us.value * 1e-6 / (0.5 * 32))
+        assert cost.seconds == cost.memory_seconds + cost.overhead_seconds
+        assert (cost.compute_seconds, cost.weight_bytes) == (0, 0)
+        many = model.with_streams(1024).boundary_cost(CONV, HIFI4, BFP8)
+        dram = device.memory_gb_per_s.value * 1e9 * device.memory_efficiency.value
+        assert many.memory_seconds == pytest.approx(many.activation_bytes / dram), "too much for SRAM"
+        assert many.bound_by == "memory"
+
+    @pytest.mark.parametrize(
+        ("before", "after", "bits"),
+        [
+            (HIFI4, HIFI4, 0),
+            (HIFI4, LOFI_BFP8, 0),  # unlike weights and fidelities, one activation
+            (BFP8, BFP8, 0),
+            (BFP8, HIFI4, 0),  # results of bfp8_b sites are stored in bf16
+            (HIFI4, BFP8, 16 + 8.5),
+            (BFP8, BFP4, 16 + 4.5),
+            (HIFI4, FP32, 16 + 32),
+            (BFP8, FP32, 16 + 32),
+            (FP32, HIFI4, 32 + 16),
+            (FP32, BFP8, 32 + 8.5),
+            (FP32, FP32, 0),
+        ],
+        ids=lambda value: getattr(value, "name", value),
+    )
+    def test_only_readers_of_another_format_take_one(self, before, after, bits):
+        cost = CostModel(DEVICES["n150"], streams=4).boundary_cost(LINEAR, before, after)
+        assert cost.activation_bytes == pytest.approx(86 * 256 * bits / 8)
+        assert (cost.seconds > 0) == (bits > 0)
+
+    @pytest.mark.parametrize("scheme", TENSIX, ids=lambda scheme: scheme.name)
+    def test_what_is_stored_is_what_the_emulation_stores(self, scheme):
+        x, weight = (torch.randn(32, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+        call = SiteCall("s", "linear", x, weight, None, None, is_product=False, index=0)
+        result = TensixArithmetic().compute(call, scheme, TensixArithmetic().prepare(call, scheme), None)
+        stored = "bf16" if torch.equal(result.bfloat16().float(), result) else "fp32"
+        model = CostModel(DEVICES["p150a"])
+        free = [after for after in (HIFI4, FP32) if model.boundary_cost(LINEAR, scheme, after).seconds == 0]
+        assert [after.activation for after in free] == [stored]
+
+    def test_a_product_has_both_operands_converted(self):
+        model = CostModel(DEVICES["p150a"], streams=8)
+        cost = model.boundary_cost(SCORES, HIFI4, BFP8)
+        gemm = model.gemm_of(SCORES)
+        elements = (gemm.input_elements + gemm.k * gemm.n * gemm.count) / (0.5 * 8)
+        assert cost.activation_bytes == pytest.approx(elements * (16 + 8.5) / 8)
+        assert cost.overhead_seconds == pytest.approx(2 * model.boundary_cost(LINEAR, HIFI4, BFP8).overhead_seconds)
+
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_nvidia_charges_a_quantization_with_its_site_or_not_at_all(self, fused):
+        model = CostModel(DEVICES["h100_sxm"], fused_quantization=fused)
+        for before, after in itertools.product((BF16, FP8, Scheme("fp32", "fp32", "fp32")), repeat=2):
+            assert model.boundary_cost(LINEAR, before, after).seconds == 0
+        plain = CostModel(DEVICES["h100_sxm"]).site_cost(LINEAR, FP8).seconds
+        assert (model.site_cost(LINEAR, FP8).seconds > plain) == (not fused)
+
+    def test_a_policy_takes_its_sites_and_its_boundaries(self):
+        model = CostModel.of(DEVICES["p150a"], CHAIN)
+        policy = {site.name: scheme for site, scheme in zip(CHAIN, (HIFI4, BFP8, BFP8, FP32), strict=True)}
+        alone = [model.site_cost(site, policy[site.name]).seconds for site in CHAIN]
+        casts = model.typecasts(CHAIN, policy)
+        assert list(casts) == [SCORES.name, CONV.name]
+        assert casts[CONV.name] == model.boundary_cost(CONV, BFP8, FP32)
+        by_hand = math.fsum([*alone, *(cast.seconds for cast in casts.values())])
+        assert model.policy_seconds(CHAIN, policy) == by_hand > math.fsum(alone)
+
+    @pytest.mark.parametrize("scheme", TENSIX, ids=lambda scheme: scheme.name)
+    def test_a_uniform_policy_has_none(self, scheme):
+        model = CostModel.of(DEVICES["p150a"], CHAIN)
+        assert model.typecasts(CHAIN, uniform(scheme)) == {}
+        assert model.policy_seconds(CHAIN, uniform(scheme)) == model.policy_seconds(SITES, uniform(scheme))
+
+    def test_streams_pay_for_them(self):
+        policy = dict(uniform(HIFI4)) | {SCORES.name: BFP8, CONV.name: FP32}
+        model = CostModel.of(DEVICES["p150a"], CHAIN)
+        free, paid = (policy_cost(model, sites, policy) for sites in (SITES, CHAIN))
+        assert paid.streams_per_card < free.streams_per_card
+        at = model.with_streams(paid.batch)
+        assert paid.seconds_per_audio_second == pytest.approx(at.policy_seconds(CHAIN, policy), rel=1e-15)
+        assert paid.activation_bytes > free.activation_bytes
+        assert paid.weight_bytes == free.weight_bytes
+
+    def test_what_feeds_a_site_needs_a_scheme_too(self):
+        fed = replace(CONV, fed_by="nowhere")
+        model = CostModel.of(DEVICES["p150a"], [fed])
+        with pytest.raises(ValueError, match="nowhere"):
+            policy_cost(model, [fed], {fed.name: HIFI4})
+        with pytest.raises(KeyError, match="nowhere"):
+            model.policy_seconds([fed], {fed.name: HIFI4})
 
 
 # NVIDIA's own latencies in us, of ai-dynamo/aiconfigurator systems/data (TensorRT-LLM 1.3.0rc20, Apache-2.0).
