@@ -96,8 +96,8 @@ def main() -> None:
         search = functools.partial(Search, folder / "small.yaml", asked.workers)
         alone = undisturbed(search(folder / "undisturbed"))
         print(
-            f"\nundisturbed: {alone.seconds:.1f} CPU seconds, {alone.first_seconds:.1f} until the first damage is in the"
-            f" log, {len(alone.found)} findings; workers: {asked.workers}"
+            f"\nundisturbed: {alone.seconds:.1f} CPU seconds, {alone.first_seconds:.1f} until the first damage is in"
+            f" the log, {len(alone.found)} findings; workers: {asked.workers}"
         )
         same = each_once(search, folder, alone, asked.kills, asked.seed)
         one = in_a_row(search(folder / "in_a_row"), alone, asked.kills, asked.seed)
