@@ -1,72 +1,126 @@
-"""Budgets: the damage allowed in each metric, and what can be reached."""
+"""Budgets of damage and limits of resources: what is allowed, and what can be reached."""
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from precision.search.problem import Problem
+from precision.search.amount import RESOLUTION as RESOLUTION
+from precision.search.amount import Amount, Selection, power, taken, weighed
+from precision.search.problem import COST, Choice, Problem
+from precision.search.program import Program, least
 from precision.search.unit import Array, Unit
-
-RESOLUTION = 1e-9
-"""Powers, costs and loads closer than this share of their range are taken as equal."""
 
 
 class BudgetError(ValueError):
-    """A budget that means nothing, or that no choice meets."""
+    """A budget or a limit that means nothing, or that no choice meets."""
 
-    def __init__(self, message: str, metric: str | None, budget: float, reachable: float) -> None:
+    def __init__(
+        self,
+        message: str,
+        metric: str | None,
+        budget: float,
+        reachable: float,
+        least: Mapping[str, float] | None = None,
+    ) -> None:
         """Keep the numbers beside the message.
 
         Args:
             message: what held, what was got, what to do.
-            metric: the metric, or None where the budgets cannot be met together.
-            budget: what was asked, in the metric's unit (1.0, the common scale, where metric is None).
+            metric: the metric, or the resource of a limit; None where they cannot be met together.
+            budget: what was asked, in the unit of the metric or resource (1.0, the common scale, where metric is None).
             reachable: the least that any choice reaches, in the same unit.
+            least: of everything asked for, by name, the least that any choice reaches, each by itself.
         """
         super().__init__(message)
         self.metric = metric
         self.budget = budget
         self.reachable = reachable
+        self.least = dict(least or {})
 
 
-def check_budgets(problem: Problem, budgets: Mapping[str, float]) -> None:
-    """Refuse budgets that name no metric, mean nothing or lie below what any choice reaches on its own.
+def check_budgets(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float] | None = None) -> None:
+    """Refuse budgets and limits that name nothing, mean nothing or lie below what any choice reaches on its own.
 
     Raises:
-        ValueError: a name that is no metric of the problem.
-        BudgetError: NaN or negative, or below the floor.
+        ValueError: a name that is no metric, or no usage, of the problem.
+        BudgetError: NaN or negative, or below the floor; with the numbers of the first that is.
     """
+    limits = limits or {}
     check_meaning(problem, budgets)
+    check_limits(problem, limits)
+    floor = floors(problem, budgets, limits)
+    wrong = []
     for name, budget in budgets.items():
-        low, high = reach(problem, name)
-        if limit(budget) < low**2 * (1.0 - RESOLUTION):
-            raise BudgetError(
-                f"the budget of {name} is {budget}, but no choice is predicted below {low} (and none above {high}); "
-                "raise the budget or allow options of higher precision",
-                name,
-                budget,
-                low,
-            )
+        if limit(budget) < floor[name] ** 2 * (1.0 - RESOLUTION):
+            high = reach(problem, name)[1]
+            message = f"the budget of {name} is {budget}, but no choice is predicted below {floor[name]}"
+            message += f" (and none above {high}); raise the budget or allow options of higher precision"
+            wrong.append((message, name, budget))
+    for name, most in limits.items():
+        if ceiling(most) < floor[name] * (1.0 - RESOLUTION):
+            message = f"the limit of {name} is {most}, but no choice takes less than {floor[name]}"
+            wrong.append((message + "; raise the limit or allow options that take less", name, most))
+    if wrong:
+        message = "; ".join(said for said, _, _ in wrong)
+        raise BudgetError(message, wrong[0][1], wrong[0][2], floor[wrong[0][1]], floor)
 
 
 def check_meaning(problem: Problem, budgets: Mapping[str, float]) -> None:
     """Refuse budgets that name no metric (ValueError), or are NaN or negative (BudgetError)."""
     for name, budget in budgets.items():
         if name not in problem.metrics:
-            near = difflib.get_close_matches(name, problem.metrics, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"a budget names {name!r}, but the metrics are {list(problem.metrics)}{hint}")
+            raise ValueError(f"a budget names {name!r}, but the metrics are {_nearest(name, problem.metrics)}")
         if math.isnan(budget) or budget < 0.0:
             low, high = reach(problem, name)
             message = f"the budget of {name} must be >= 0, got {budget}; choices reach from {low} to {high}"
             raise BudgetError(message, name, budget, low)
 
 
+def check_limits(problem: Problem, limits: Mapping[str, float]) -> None:
+    """Refuse limits that name no usage (nor "cost": ValueError), or are NaN or negative (BudgetError)."""
+    for name, most in limits.items():
+        if name != COST and name not in problem.usage:
+            raise ValueError(f"a limit names {name!r}, but there are {_nearest(name, [COST, *problem.usage])}")
+        if math.isnan(most) or most < 0.0:
+            low = least(problem, taken(problem, name))[0]
+            raise BudgetError(f"the limit of {name} must be >= 0, got {most}; no choice takes < {low}", name, most, low)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"{list(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
 def limit(budget: float) -> float:
     """Give the most power that a budget allows: its square, and the resolution on top."""
     return budget**2 * (1.0 + RESOLUTION)
+
+
+def ceiling(most: float) -> float:
+    """Give the most that a limit allows: itself, and the resolution on top."""
+    return most * (1.0 + RESOLUTION)
+
+
+def caps(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float]) -> list[tuple[Amount, float]]:
+    """Give the finite budgets, then the finite limits, as amounts and the most that each may take."""
+    found = [(power(problem, name), limit(budget)) for name, budget in budgets.items() if budget < math.inf]
+    return found + [(taken(problem, name), ceiling(most)) for name, most in limits.items() if most < math.inf]
+
+
+def floors(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, float]:
+    """Give what is the least that any choice reaches in every metric and resource named, each by itself."""
+    found = {name: reach(problem, name)[0] for name in budgets}
+    return found | {name: least(problem, taken(problem, name))[0] for name in limits}
+
+
+def fits(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float], choice: Choice) -> bool:
+    """Whether a choice is foretold to be within every budget, and is within every limit."""
+    damage = problem.predicted(choice)
+    return all(damage[name] ** 2 <= limit(budget) for name, budget in budgets.items()) and all(
+        problem.total(name, choice) <= ceiling(most) for name, most in limits.items()
+    )
 
 
 def reach(problem: Problem, metric: str) -> tuple[float, float]:
@@ -98,15 +152,22 @@ def load(unit: Unit, weight: Array) -> Array:
     return np.asarray(weight @ unit.power, dtype=np.float64)
 
 
-def safest(problem: Problem, weight: Array) -> tuple[int, ...]:
+def safest(problem: Problem, weight: Array) -> Selection:
     """Select the option of least load in every unit; the cheaper, then the earlier of equal ones."""
-    return tuple(_least(unit, load(unit, weight), unit.cost) for unit in problem.units)
+    mildest = []
+    for unit in problem.units:
+        loads = np.where(unit.efficient, load(unit, weight), np.inf)
+        mildest.append(np.flatnonzero(loads == loads.min()))
+    return least(problem, taken(problem, COST), mildest)[1]
 
 
-def cheapest(problem: Problem, weight: Array) -> tuple[int, ...]:
-    """Select the option of least cost in every unit; the one of less load, then the earlier of equal ones."""
-    return tuple(_least(unit, unit.cost, load(unit, weight)) for unit in problem.units)
+def cheapest(problem: Problem, weight: Array) -> Selection:
+    """Select what costs least, boundaries included; what loads less, then the earlier of equal ones."""
+    cost = taken(problem, COST)
+    if cost.links:
+        return Program(problem, (), cost, weighed(problem, weight)).best(()) or safest(problem, weight)
+    return tuple(_least(unit, load(unit, weight)) for unit in problem.units)
 
 
-def _least(unit: Unit, first: Array, second: Array) -> int:
-    return min((float(first[i]), float(second[i]), i) for i in range(len(unit.picks)) if unit.efficient[i])[2]
+def _least(unit: Unit, loads: Array) -> int:
+    return min((float(unit.cost[i]), float(loads[i]), int(i)) for i in np.flatnonzero(unit.efficient))[2]

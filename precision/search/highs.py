@@ -8,23 +8,28 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csc_array
 
 from precision.search.unit import Array
 
 _OPTIMAL, _INFEASIBLE = 0, 2
 
 
-def minimise_binary(objective: Array, rows: Array, lower: Array, upper: Array) -> NDArray[np.bool_] | None:
-    """Minimise objective . x over x in {0, 1} with lower <= rows . x <= upper, to the end.
+def minimise_mixed(
+    objective: Array, rows: csc_array, lower: Array, upper: Array, binary: NDArray[np.bool_], most: Array
+) -> Array | None:
+    """Minimise objective . x over 0 <= x <= most, some x in {0, 1}, with lower <= rows . x <= upper, to the end.
 
     Args:
         objective: [variable] finite.
         rows: [row, variable] finite.
         lower: [row], -inf allowed.
         upper: [row], +inf allowed.
+        binary: [variable] whether it must be 0 or 1.
+        most: [variable] > 0, +inf allowed.
 
     Returns:
-        [variable] whether it is 1, or None where no x fits.
+        x [variable], or None where no x fits.
 
     Raises:
         RuntimeError: HiGHS gave up, with and without presolve.
@@ -34,18 +39,18 @@ def minimise_binary(objective: Array, rows: Array, lower: Array, upper: Array) -
         with _silent_stdout():
             result = milp(
                 objective,
-                integrality=np.ones(objective.size, dtype=np.int64),
-                bounds=Bounds(0.0, 1.0),
+                integrality=binary.astype(np.int64),
+                bounds=Bounds(np.zeros(objective.size), most),
                 constraints=LinearConstraint(rows, lower, upper),
                 options={"mip_rel_gap": 0.0, "presolve": presolve},
             )
         if result.status == _INFEASIBLE:
             return None
         if result.status == _OPTIMAL and result.x is not None:
-            return np.asarray(result.x > 0.5, dtype=np.bool_)
+            return np.asarray(result.x, dtype=np.float64)
         message = str(result.message)
     raise RuntimeError(
-        f"scipy.optimize.milp neither solved nor refuted a problem of {objective.size} options: {message}"
+        f"scipy.optimize.milp neither solved nor refuted a problem of {objective.size} variables: {message}"
     )
 
 

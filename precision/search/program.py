@@ -1,23 +1,18 @@
-"""Program: a problem under budgets as a 0-1 program, and its cheapest solution."""
+"""Program: the cheapest selection under caps, and the first of equal ones."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
-from precision.search.budget import RESOLUTION, limit, load
-from precision.search.highs import minimise_binary
+from precision.search.amount import Amount, Selection
+from precision.search.forest import Forest
+from precision.search.formulation import SCALE, TIE, Cut, Formulation, Goal, Mask
 from precision.search.problem import Problem
 from precision.search.unit import Array
 
-Selection = tuple[int, ...]
-"""Of every unit, in order, the index of its option."""
-
-_SCALE = 1e4
-"""Range of every row and objective. HiGHS allows 1e-6 on rows and on the optimum: 1e-10 of the range."""
-_TIE = RESOLUTION * _SCALE
 _TIE_OPTIONS = 40
 """Most options in question up to which equal solutions are put in order: to refute that there are any takes longer than
 all the rest."""
@@ -25,165 +20,129 @@ _BLOCK = 10_000
 """Most combinations that one objective orders when the first of equal solutions is looked for."""
 
 
-class Program:
-    """One variable for each efficient option that fits the budgets by itself; one of each unit is chosen.
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """A goal, a lower bound of it, and by how much more each option adds to the bound at least."""
 
-    Powers, costs and loads enter above the least of their unit, scaled to one range.
+    goal: Goal
+    bound: float
+    reduced: Array
+
+
+def relaxed(formulation: Formulation, goal: Goal) -> Relaxed:
+    """Relax a goal; infinitely bad where some unit is left without an option."""
+    if any(kept.size == 0 for kept in formulation.kept):
+        return Relaxed(goal, math.inf, np.full(formulation.unit.size, math.inf))
+    return Relaxed(goal, *formulation.relax(goal))
+
+
+def descend(formulation: Formulation, start: Relaxed, cuts: Sequence[Cut]) -> tuple[Selection, float] | None:
+    """Give a selection of least goal, and by how much that is above the bound; None where nothing fits.
+
+    Only options that can be part of a solution within a gap of the bound are looked at; the gap widens until the
+    solution found proves it wide enough.
     """
+    if math.isinf(start.bound):
+        return None
+    gap = 1e-3 * SCALE
+    caps: tuple[tuple[Array, float], ...] = ()
+    while True:
+        keep = start.reduced <= gap
+        found = formulation.minimise(start.goal, keep, cuts, caps)
+        needed = math.inf if found is None else formulation.worst(start.goal, found) - start.bound
+        if keep.all() or needed <= gap:
+            return None if found is None else (found, needed)
+        gap = gap * 4.0 if found is None else needed + TIE
+        if found is not None:
+            top = formulation.worst(start.goal, found) + TIE
+            caps = tuple((row, top - float(base)) for row, base in zip(start.goal.rows, start.goal.base, strict=True))
 
-    def __init__(self, problem: Problem, budgets: Mapping[str, float], weight: Array) -> None:
-        """Set up the rows and, from the linear relaxation, a bound and the reduced cost of every variable."""
-        limits = {problem.metrics.index(name): limit(budget) for name, budget in budgets.items() if budget < math.inf}
-        spare = {
-            row: top - math.fsum(unit.power[row, unit.efficient].min() for unit in problem.units)
-            for row, top in limits.items()
-        }
-        units, options, costs, loads = [], [], [], []
-        powers: list[list[float]] = [[] for _ in spare]
-        for index, unit in enumerate(problem.units):
-            weighed = load(unit, weight)
-            excess = {row: unit.power[row] - unit.power[row, unit.efficient].min() for row in spare}
-            fits = [
-                option
-                for option in np.flatnonzero(unit.efficient)
-                if all(excess[row][option] <= max(spare[row], 0.0) for row in spare)
-            ]
-            for option in fits:
-                units.append(index)
-                options.append(int(option))
-                costs.append(unit.cost[option] - unit.cost[fits].min())
-                loads.append(weighed[option] - weighed[fits].min())
-                for column, row in zip(powers, spare, strict=True):
-                    column.append(excess[row][option])
-        self._count = len(problem.units)
-        self._unit = np.array(units, dtype=np.int64)
-        self._option = np.array(options, dtype=np.int64)
-        self._members = (self._unit[None, :] == np.arange(self._count)[:, None]).astype(np.float64)
-        self._cost = self._scaled(np.array(costs, dtype=np.float64))
-        self._load = self._scaled(np.array(loads, dtype=np.float64))
-        rows = [
-            np.array(column) * (_SCALE / spare[row])
-            for column, row in zip(powers, spare, strict=True)
-            if spare[row] > 0.0 and self._range(np.array(column)) > spare[row]
-        ]
-        self._rows = np.array(rows, dtype=np.float64).reshape(len(rows), self._unit.size)
-        self._bound, self._reduced = self._relax()
 
-    def best(self, cuts: Sequence[Selection]) -> Selection | None:
-        """Give the cheapest selection that fits and is none of `cuts`; None where there is none.
+def efficient_options(problem: Problem) -> list[NDArray[np.int64]]:
+    """Give the indices of the efficient options of every unit."""
+    return [np.flatnonzero(unit.efficient) for unit in problem.units]
+
+
+def least(
+    problem: Problem, amount: Amount, options: Sequence[NDArray[np.int64]] | None = None
+) -> tuple[float, Selection]:
+    """Give the least total of an amount and a selection that has it, the first options of equal ones.
+
+    Args:
+        problem: gives units and efficient options.
+        amount: what is summed.
+        options: of every unit, the options that may be used; the efficient ones where None.
+    """
+    kept = efficient_options(problem) if options is None else options
+    forest = Forest(amount.kept(kept))
+    selection = tuple(int(indices[option]) for indices, option in zip(kept, forest.selection(), strict=True))
+    if not forest.exact:
+        formulation = Formulation(kept, (), [amount])
+        found = descend(formulation, relaxed(formulation, formulation.goal(amount)), ())
+        selection = selection if found is None else found[0]
+    return amount.total(selection), selection
+
+
+class Program:
+    """Selections under caps, the cheapest first."""
+
+    def __init__(self, problem: Problem, caps: Sequence[tuple[Amount, float]], cost: Amount, load: Amount) -> None:
+        """Set up and relax.
+
+        Args:
+            problem: gives units and efficient options.
+            caps: amounts and the most that each may take.
+            cost: what is minimised.
+            load: what decides between equal costs.
+        """
+        self._formulation = Formulation(efficient_options(problem), caps, [cost, load])
+        self._cost = relaxed(self._formulation, self._formulation.goal(cost))
+        self._load = self._formulation.goal(load)
+
+    def best(self, cuts: Sequence[Cut]) -> Selection | None:
+        """Give the cheapest selection that fits and differs enough from all of `cuts`; None where there is none.
 
         Of equally cheap ones the one of least load. Of equally loaded ones the first in order, where few options are in
         question; where many are, the one that HiGHS meets, which is the same every time.
         """
-        if not self._members.any(axis=1).all():
+        least = descend(self._formulation, self._cost, cuts)
+        if least is None:
             return None
-        gap = 1e-3 * _SCALE
-        caps: tuple[tuple[Array, float], ...] = ()
-        while True:
-            keep = self._reduced <= gap
-            found = self._minimise(self._cost, keep, cuts, caps)
-            needed = math.inf if found is None else self._value(self._cost, found) - self._bound
-            if keep.all() or needed <= gap:
-                break
-            gap = gap * 4.0 if found is None else needed + _TIE
-            caps = () if found is None else ((self._cost, self._value(self._cost, found) + _TIE),)
-        if found is None:
-            return None
-        cap = (self._cost, self._value(self._cost, found) + _TIE)
-        keep = self._reduced <= needed + 2.0 * _TIE
-        found = self._minimise(self._load, keep, cuts, (cap,)) or found
-        caps = (cap, (self._load, self._value(self._load, found) + _TIE))
-        several = np.bincount(self._unit[keep], minlength=self._count) > 1
-        if (keep & several[self._unit]).sum() > _TIE_OPTIONS:
+        found, needed = least
+        formulation, (cost,), (load,) = self._formulation, self._cost.goal.rows, self._load.rows
+        cap = (cost, formulation.value(cost, found) + TIE)
+        keep = self._cost.reduced <= needed + 2.0 * TIE
+        found = formulation.minimise(self._load, keep, cuts, (cap,)) or found
+        caps = (cap, (load, formulation.value(load, found) + TIE))
+        several = np.bincount(formulation.unit[keep], minlength=formulation.count) > 1
+        if (keep & several[formulation.unit]).sum() > _TIE_OPTIONS:
             return found
-        if self._minimise(self._cost, keep, [*cuts, found], caps) is None:
+        if formulation.minimise(self._cost.goal, keep, [*cuts, (found, 1)], caps) is None:
             return found
         return self._first(keep, cuts, caps) or found
 
-    def _first(
-        self, keep: NDArray[np.bool_], cuts: Sequence[Selection], caps: Sequence[tuple[Array, float]]
-    ) -> Selection | None:
+    def _first(self, keep: Mask, cuts: Sequence[Cut], caps: Sequence[tuple[Array, float]]) -> Selection | None:
         """Give the first in order of the selections under `caps`: block by block, as digits of a number."""
+        unit, count = self._formulation.unit, self._formulation.count
         keep = keep.copy()
         found: Selection | None = None
         start = 0
-        while start < self._count:
+        while start < count:
             stop, combinations = start, 1
-            while stop < self._count and combinations * int(keep[self._unit == stop].sum()) <= _BLOCK:
-                combinations *= int(keep[self._unit == stop].sum())
+            while stop < count and combinations * int(keep[unit == stop].sum()) <= _BLOCK:
+                combinations *= int(keep[unit == stop].sum())
                 stop += 1
             if combinations > 1:
-                objective = np.zeros(self._unit.size)
+                objective = np.zeros((1, self._formulation.width))
                 digit = 1
-                for unit in range(stop - 1, start - 1, -1):
-                    places = np.flatnonzero(keep & (self._unit == unit))
-                    objective[places] = digit * np.arange(places.size)
+                for index in range(stop - 1, start - 1, -1):
+                    places = np.flatnonzero(keep & (unit == index))
+                    objective[0, places] = digit * np.arange(places.size)
                     digit *= places.size
-                found = self._minimise(objective, keep, cuts, caps)
+                found = self._formulation.minimise(Goal(objective, np.zeros(1)), keep, cuts, caps)
                 if found is None:
                     return None
-                chosen = np.array(found)[self._unit] == self._option
-                keep &= chosen | (self._unit < start) | (self._unit >= stop)
+                chosen = np.array(found)[unit] == self._formulation.option
+                keep &= chosen | (unit < start) | (unit >= stop)
             start = stop
         return found
-
-    def _minimise(
-        self,
-        objective: Array,
-        keep: NDArray[np.bool_],
-        cuts: Sequence[Selection],
-        caps: Sequence[tuple[Array, float]],
-    ) -> Selection | None:
-        """Minimise over the kept variables; what HiGHS lets through above a row is cut off and looked for again."""
-        cuts = list(cuts)
-        while True:
-            barred = [(np.array(cut)[self._unit] == self._option).astype(np.float64) for cut in cuts]
-            rows = np.vstack([self._members, self._rows, *[row for row, _ in caps], *barred])[:, keep]
-            free = len(self._rows) + len(caps) + len(cuts)
-            lower = np.concatenate([np.ones(self._count), np.full(free, -np.inf)])
-            tops = [top for _, top in caps] + [self._count - 1.0] * len(cuts)
-            upper = np.concatenate([np.ones(self._count), np.full(len(self._rows), _SCALE), tops])
-            taken = minimise_binary(objective[keep], rows, lower, upper)
-            if taken is None:
-                return None
-            found = tuple(int(option) for option in self._option[keep][taken])
-            tops_met = all(self._value(row, found) <= top + _TIE for row, top in caps)
-            if tops_met and all(self._value(row, found) <= _SCALE + _TIE for row in self._rows) and found not in cuts:
-                return found
-            if found in cuts:
-                raise RuntimeError("scipy.optimize.milp gave a solution that was cut off; report this with the problem")
-            cuts.append(found)
-
-    def _relax(self) -> tuple[float, Array]:
-        """Bound the cost from below by a Lagrangian, whose reduced costs say what an option adds to the bound at least.
-
-        Any multipliers >= 0 give a true bound, so the relaxation need not be solved exactly.
-        """
-        prices = np.zeros(len(self._rows))
-        if len(self._rows) and self._members.any(axis=1).all():
-            relaxed = linprog(
-                self._cost,
-                A_ub=self._rows,
-                b_ub=np.full(len(self._rows), _SCALE),
-                A_eq=self._members,
-                b_eq=np.ones(self._count),
-                bounds=(0.0, 1.0),
-            )
-            if relaxed.status == 0:
-                prices = np.maximum(-np.asarray(relaxed.ineqlin.marginals), 0.0)
-        priced = self._cost + prices @ self._rows
-        least = np.full(self._count, np.inf)
-        np.minimum.at(least, self._unit, priced)
-        return math.fsum(least) - _SCALE * math.fsum(prices), priced - least[self._unit]
-
-    def _value(self, row: Array, selection: Selection) -> float:
-        return math.fsum(row[np.array(selection)[self._unit] == self._option])
-
-    def _range(self, row: Array) -> float:
-        most = np.zeros(self._count)
-        np.maximum.at(most, self._unit, row)
-        return math.fsum(most)
-
-    def _scaled(self, row: Array) -> Array:
-        span = self._range(row)
-        return row * (_SCALE / span) if span > 0.0 else row

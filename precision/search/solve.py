@@ -1,13 +1,16 @@
-"""The cheapest choices under budgets of damage, exactly."""
+"""The cheapest choices under budgets of damage and limits of resources, exactly."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from precision.search.budget import BudgetError, cheapest, check_budgets, limit, reach, safest, weights
-from precision.search.problem import Choice, Problem
-from precision.search.program import Program, Selection
+from precision.search.amount import RESOLUTION, taken, weighed
+from precision.search.budget import caps, cheapest, check_budgets, fits, reach, safest, weights
+from precision.search.conflict import conflict
+from precision.search.formulation import Cut
+from precision.search.problem import COST, Choice, Problem
+from precision.search.program import Program, least
 
 
 @dataclass(frozen=True)
@@ -19,59 +22,84 @@ class Solution:
     damage: Mapping[str, float]
     """Predicted amplitude in every metric of the problem."""
     slack: bool
-    """Whether the budgets bind nothing: the cheapest choice of all meets them."""
+    """Whether budgets and limits bind nothing: nothing costs less than the cheapest choice that meets them. Of the best
+    audio, whether the limits bind nothing."""
 
 
 def solve(
-    problem: Problem, budgets: Mapping[str, float], exclude: Collection[Choice] = (), k: int = 1
+    problem: Problem,
+    budgets: Mapping[str, float],
+    exclude: Collection[Choice] = (),
+    k: int = 1,
+    *,
+    limits: Mapping[str, float] | None = None,
+    apart: int = 1,
 ) -> list[Solution]:
-    """Give the `k` cheapest choices whose predicted damage is within every budget.
+    """Give the `k` cheapest choices within every limit whose predicted damage is within every budget.
 
-    Exact over the choices of efficient options (see `Unit.efficient`), to one part in 1e9 of the range of costs and
-    of powers. Of equal costs the lower predicted damage (the sum over metrics of power by squared budget) comes first,
-    then the lexicographically first choice (where few options are in question: see `Program.best`). The same arguments
-    give the same answer.
+    Exact over the choices of efficient options (see `Unit.efficient`), to one part in 1e9 of the range of costs, of
+    powers and of what is limited. Of equal costs the lower predicted damage (the sum over metrics of power by squared
+    budget) comes first, then the lexicographically first choice (where few options are in question: see
+    `Program.best`). The same arguments give the same answer.
 
     Args:
-        problem: sites, options, costs and damages.
+        problem: sites, options, costs, damages, usages and boundaries.
         budgets: amplitude allowed in each metric, in its unit, >= 0; a metric left out is not limited, nor is one of
             inf.
         exclude: choices that are not to be given.
         k: how many choices.
+        limits: the most that a choice may take of a usage, or of "cost", boundaries included, in its unit, >= 0.
+        apart: in how many units at least (sites, or groups) solutions differ from each other and from `exclude`; each
+            is the cheapest that is left. >= 1.
 
     Returns:
         At most `k` solutions, cheapest first; fewer, or none, where no more are left.
 
     Raises:
-        ValueError: a budget for a metric that the problem has not.
-        BudgetError: a budget is NaN or negative, or no choice meets the budgets.
+        ValueError: a budget for a metric, or a limit of a usage, that the problem has not; apart < 1.
+        BudgetError: a budget or limit is NaN or negative, or no choice meets them.
     """
-    return list(islice(solutions(problem, budgets, exclude), k))
+    return list(islice(solutions(problem, budgets, exclude, limits=limits, apart=apart), k))
 
 
-def solutions(problem: Problem, budgets: Mapping[str, float], exclude: Collection[Choice] = ()) -> Iterator[Solution]:
-    """Give the choices within the budgets one by one, cheapest first, each solved when it is asked for; see `solve`."""
-    check_budgets(problem, budgets)
-    weight = weights(problem, budgets)
-    floor_free = cheapest(problem, weight)
-    slack = _fits(problem, budgets, problem.choice(floor_free))
-    cuts: list[Selection] = [problem.selection(choice) for choice in dict.fromkeys(exclude)]
-    program = Program(problem, budgets, weight)
-    found: Selection | None = floor_free if slack and floor_free not in cuts else program.best(cuts)
-    if found is None and (not cuts or program.best([]) is None):
-        scale = _common_scale(problem, budgets)
-        raise BudgetError(
-            f"no choice meets the budgets {dict(budgets)} together, though each can be met by itself; the choice of "
-            f"least damage needs them {scale:.6g} times as large",
-            None,
-            1.0,
-            scale,
-        )
+def solutions(
+    problem: Problem,
+    budgets: Mapping[str, float],
+    exclude: Collection[Choice] = (),
+    *,
+    limits: Mapping[str, float] | None = None,
+    apart: int = 1,
+) -> Iterator[Solution]:
+    """Give the choices within budgets and limits one by one, cheapest first, each when it is asked for; see `solve`."""
+    limits = limits or {}
+    cuts = cuts_of(problem, exclude, apart)
+    check_budgets(problem, budgets, limits)
+    weight, cost = weights(problem, budgets), taken(problem, COST)
+    program = Program(problem, caps(problem, budgets, limits), cost, weighed(problem, weight))
+    free = None if cost.links else cheapest(problem, weight)
+    if free is not None and not fits(problem, budgets, limits, problem.choice(free)):
+        free = None
+    found = free if free is not None and not cuts else program.best(cuts)
+    first = program.best(()) if cuts and free is None else free or found
+    if first is None:
+        raise conflict(problem, budgets, limits)
+    slack = cost.total(first) - least(problem, cost)[0] <= RESOLUTION * cost.span
     while found is not None:
         choice = problem.choice(found)
         yield Solution(choice, problem.total_cost(choice), problem.predicted(choice), slack)
-        cuts.append(found)
+        cuts.append((found, apart))
         found = program.best(cuts)
+
+
+def cuts_of(problem: Problem, exclude: Collection[Choice], apart: int) -> list[Cut]:
+    """Give the selections that a solution must differ from, and in how many units.
+
+    Raises:
+        ValueError: apart < 1, or a choice is not of the problem.
+    """
+    if apart < 1:
+        raise ValueError(f"solutions differ in at least 1 unit, got apart = {apart}")
+    return [(problem.selection(choice), apart) for choice in dict.fromkeys(exclude)]
 
 
 def front(problem: Problem, metrics: Sequence[str], points: int = 16) -> list[Solution]:
@@ -107,15 +135,3 @@ def front(problem: Problem, metrics: Sequence[str], points: int = 16) -> list[So
 def _beats(one: Solution, other: Solution, metrics: Sequence[str]) -> bool:
     pairs = [(one.cost, other.cost)] + [(one.damage[name], other.damage[name]) for name in metrics]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def _fits(problem: Problem, budgets: Mapping[str, float], choice: Choice) -> bool:
-    damage = problem.predicted(choice)
-    return all(damage[name] ** 2 <= limit(budget) for name, budget in budgets.items())
-
-
-def _common_scale(problem: Problem, budgets: Mapping[str, float]) -> float:
-    """Give the factor on all budgets under which the choice of least load meets them."""
-    damage = problem.predicted(problem.choice(safest(problem, weights(problem, budgets))))
-    ratios = [damage[name] / budget for name, budget in budgets.items() if budget > 0.0]
-    return max(ratios, default=math.inf)
