@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from precision_search.report.figures import MISSING, count, number, significant, usd
+from precision_search.report.figures import MISSING, count, number, percent, significant, usd
 from precision_search.report.markup import (
     Html,
     cell,
@@ -54,7 +54,7 @@ def price(results: Results) -> Html:
     if not isinstance(cost, dict):
         return section("cost", title, note("The summary holds no cost: the study was not priced."))
     title = f"Cost against {device_of(cost, 'baseline')}" if side_of(cost, "baseline") else title
-    parts = [_ratio(cost), _table(cost)]
+    parts = [_ratio(cost), *_typecasts(results.summary.get("typecasts")), _table(cost)]
     assumptions = cost.get("assumptions")
     if isinstance(assumptions, list) and assumptions:
         parts.append(element("h3", {}, "Assumptions"))
@@ -77,6 +77,18 @@ def _ratio(cost: Mapping[str, Any]) -> Html:
         told += f"; {significant(number(by_price.get('low')))} to {significant(number(by_price.get('high')))} by the "
         told += "ranges of the cards' prices alone"
     return paragraph(told + ".")
+
+
+def _typecasts(found: object) -> list[Html]:
+    """What unlike neighbours take; nothing where it is not recorded, as in studies of before it was counted."""
+    if not isinstance(found, dict):
+        return []
+    casts = number(found.get("count"))
+    if casts == 0:
+        return [paragraph("No site reads another format than was stored for it: the policy has no typecasts.")]
+    share = percent(number(found.get("share")))
+    told = f"Sites that read another format than was stored, each behind a typecast: {count(casts)}"
+    return [paragraph(f"{told}. Typecasts are {share} of the policy's time on the card.")]
 
 
 def _table(cost: Mapping[str, Any]) -> Html:

@@ -295,6 +295,21 @@ class TestContents:
         assert "on l40s" in verdict
         assert "1 gate could not be judged" in verdict
 
+    @pytest.mark.parametrize(
+        ("found", "told"),
+        [
+            (
+                {"count": 5, "seconds": 2.5e-06, "share": 0.0496},
+                "each behind a typecast: 5. Typecasts are 5.0 % of the policy's time",
+            ),
+            ({"count": 0, "seconds": 0.0, "share": 0.0}, "the policy has no typecasts"),
+        ],
+    )
+    def test_typecasts_are_told_where_they_were_counted(self, folder, page, tmp_path, found, told):
+        study = changed(folder, tmp_path / "s", "summary.json", lambda summary: summary.update(typecasts=found))
+        assert told in Reader.of(write_report(study).read_text(encoding="utf-8")).text
+        assert told not in Reader.of(page).text
+
     def test_on_hopper_the_share_of_fp8_is_told(self, folder, tmp_path):
         study = changed(
             folder, tmp_path / "hopper", "summary.json", lambda s: s.update(backend="hopper", fp8_mac_share=0.5)
