@@ -50,6 +50,13 @@ def test_protected_sites_keep_the_baseline(setting):
     assert len(setting.space) == len(setting.sites)
 
 
+def test_sites_know_what_feeds_them(setting):
+    fed_by = {site.name: site.fed_by for site in setting.sites}
+    assert fed_by["vocoder.pre"] == "acoustic.to_mel"
+    assert fed_by["acoustic.encoder.0.attention.query"] is None, "phones are no site's result"
+    assert len([producer for producer in fed_by.values() if producer]) > 0.8 * len(fed_by)
+
+
 def test_hopper_refuses_what_it_cannot_run():
     hopper = make_setting(read_recipe("tts_hopper", ("data.search=1", "data.held_back=2")))
     assert "transposed" in hopper.refused["vocoder.stages.0.up", "fp8_e4m3"]
