@@ -43,6 +43,10 @@ class Preparation:
         """Count what is held."""
         return len(self._held)
 
+    def reader_of(self, site: str) -> str | None:
+        """The site whose weights follow the order of this one's channels, where that order is free."""
+        return self._orders.chains.get(site)
+
     def compute(self, call: SiteCall, schemes: Mapping[str, Scheme], calibration: Calibration | None) -> Tensor:
         """Compute a call under its site's scheme; `schemes` holds those of all sites that are lowered.
 

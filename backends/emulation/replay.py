@@ -1,23 +1,24 @@
-"""DamageProbe: one site lowered, all others in fp32, at the price of what lies behind it."""
+"""DamageProbe: one site changed, all others as they were, at the price of what lies behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from backends.base import Arithmetic
+from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.emulation.preparation import Preparation
+from backends.emulation.recording import Recording, ReplayError
 from calibrate.calibration import Calibration
-from precision.policy import Scheme
-from voice.intercept import intercept
+from precision.policy import Policy, Scheme
 from voice.model import Clip, Rendering, Voice
 from voice.site_call import SiteCall
 
 
 class DamageProbe:
-    """Renders of a voice in fp32, and with one site under a scheme.
+    """Renders of a voice under a base, fp32 or a policy, and with one site of it changed.
 
-    The fp32 run of each clip is recorded, call by call; up to the first call of the lowered site nothing can differ, so
-    the recorded results are given back there and only what comes after is computed.
+    The base's run of each clip is recorded; up to the first call of the changed site nothing can differ, so what was
+    recorded is given back there, and so it is for whatever is not behind the site. Only the rest is computed.
     """
 
     def __init__(
@@ -27,90 +28,85 @@ class DamageProbe:
         arithmetic: Arithmetic | Preparation,
         calibration: Calibration | None = None,
         *,
+        base: Policy | None = None,
         limit_bytes: int = 1 << 30,
     ) -> None:
-        """Run and record the reference of each clip.
+        """Run and record the base on each clip.
 
         Args:
             voice: deterministic; its weights must not change afterwards.
             clips: of unique names.
-            arithmetic: of the lowered site; a `Preparation` shares prepared weights with engines.
+            arithmetic: of the changed site, and of the base where it is a policy; a `Preparation` shares prepared
+                weights with engines.
             calibration: for static scales.
+            base: how all sites compute but the changed one; None: as the model has it, in fp32.
             limit_bytes: for all recordings together; a clip that does not fit is rendered in full every time.
+
+        Raises:
+            ValueError: two clips of one name, or a site that was called and has no scheme in the base.
         """
         self._voice = voice
         self._preparation = arithmetic if isinstance(arithmetic, Preparation) else Preparation(arithmetic)
         self._calibration = calibration
+        self._base: Mapping[str, Scheme] = {} if base is None else dict(base.schemes)
+        self._total = base is not None
         self._references: dict[str, Rendering] = {}
-        self._results: dict[str, list[Tensor]] = {}
-        self._sites: dict[str, list[str]] = {}
-        self._free_bytes = limit_bytes
+        self._recordings: dict[str, Recording] = {}
+        free = limit_bytes
         for clip in clips:
             if clip.name in self._references:
                 raise ValueError(f"clip names must be unique, got {clip.name!r} twice; rename one")
-            self._record(clip)
+            recording, self._references[clip.name] = Recording.of(
+                voice, clip, lambda call: self._compute(call, self._base), free
+            )
+            self._recordings[clip.name] = recording
+            free -= recording.held_bytes
 
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the clips whose results fitted the limit."""
-        return tuple(self._results)
+        return tuple(name for name, recording in self._recordings.items() if recording.held_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of all recordings."""
+        return sum(recording.held_bytes for recording in self._recordings.values())
 
     def reference(self, clip: Clip) -> Rendering:
-        """What fp32 makes, as recorded: with interception, under which attention is two plain products."""
+        """What the base makes, as recorded: with interception, under which attention is two plain products."""
         return self._references[self._known(clip)]
 
     def render(self, site: str, scheme: Scheme, clip: Clip) -> Rendering:
-        """Render with one site under a scheme, everything else in fp32.
+        """Render with one site under a scheme, everything else as the base has it; bit-equal to a full render.
 
         Raises:
             KeyError: the clip is not one of the probe's.
             ValueError: the site is not called in this clip, or the model made other calls than when it was recorded.
         """
         name = self._known(clip)
-        sites, results = self._sites[name], self._results.get(name, [])
-        if site not in sites:
+        recording = self._recordings[name]
+        if site not in recording.sites:
             raise ValueError(f"site {site!r} is not called in clip {name}; find the model's sites again")
-        first = sites.index(site)
+        schemes = {**self._base, site: scheme}
+        changed = {site}
+        before = self._base.get(site)
+        # The order of a site's channels is folded into the weights of the one that reads them.
+        if before is not None and (CHANNEL_ORDER in before.levers) != (CHANNEL_ORDER in scheme.levers):
+            changed.add(self._preparation.reader_of(site) or site)
+        differing = [index for index, called in enumerate(recording.sites) if called in changed]
+        try:
+            return recording.replay(self._voice, clip, lambda call: self._compute(call, schemes), differing)
+        except ReplayError as error:
+            raise ValueError(f"clip {name}: {error}; the voice must be deterministic") from error
 
-        def handle(call: SiteCall) -> Tensor:
-            if call.index >= len(sites) or sites[call.index] != call.site:
-                raise ValueError(
-                    f"clip {name}: call {call.index} is of {call.site!r} and was not when recorded; the voice must be"
-                    " deterministic"
-                )
-            if call.index < first and results:
-                return results[call.index].clone()  # the model may write into what it gets
-            if call.site != site:
-                return call.compute()
-            return self._preparation.compute(call, {site: scheme}, self._calibration)
-
-        with intercept(self._voice.module, handle):
-            return self._voice.render(clip)
+    def _compute(self, call: SiteCall, schemes: Mapping[str, Scheme]) -> Tensor:
+        if call.site in schemes:
+            return self._preparation.compute(call, schemes, self._calibration)
+        if self._total:
+            raise ValueError(f"site {call.site!r} was called and the policy has no scheme for it; add it")
+        return call.compute()
 
     def _known(self, clip: Clip) -> str:
         if clip.name not in self._references:
             raise KeyError(f"clip {clip.name!r} was not recorded; give it to the probe when making it")
         return clip.name
-
-    def _record(self, clip: Clip) -> None:
-        sites: list[str] = []
-        results: list[Tensor] = []
-        held = 0
-
-        def handle(call: SiteCall) -> Tensor:
-            nonlocal held
-            sites.append(call.site)
-            result = call.compute()
-            held += result.nbytes
-            if held <= self._free_bytes:
-                results.append(result.clone())
-            else:
-                results.clear()
-            return result
-
-        with intercept(self._voice.module, handle):
-            self._references[clip.name] = self._voice.render(clip)
-        self._sites[clip.name] = sites
-        if held <= self._free_bytes:
-            self._results[clip.name] = results
-            self._free_bytes -= held
