@@ -92,14 +92,15 @@ class Audition:
             clips: of unique names, at least one.
             preparation: shared with other auditions of the voice.
             calibration: for static scales.
-            record: keep the fp32 results of every site, to measure damage with.
+            record: keep the results of every site under a base (fp32, or a policy), to measure changes with.
         """
         self.clips = tuple(clips)
         self._voice = voice
         self._preparation = preparation
         self._calibration = calibration
-        limit = HELD_BYTES if record else 0
-        self._probe = DamageProbe(voice, clips, preparation, calibration, limit_bytes=limit)
+        self._limit = HELD_BYTES if record else 0
+        self._base: Policy | None = None
+        self._probe = self._probed(None)
         rate = voice.sample_rate_hz
         self.outputs = tuple(output_of(self._probe.reference(clip)) for clip in clips)
         """What fp32 makes of each clip."""
@@ -112,19 +113,49 @@ class Audition:
 
         A render that a metric cannot be given of (NaN, Inf) damages infinitely.
         """
-        found = []
-        for index, clip in enumerate(self.clips):
-            found.append(self.score(index, output_of(self._probe.render(site, scheme, clip)), metrics))
+        probe = self._around(None)
+        return self._amplitudes([probe.render(site, scheme, clip) for clip in self.clips], metrics)
+
+    def damage_around(self, policy: Policy, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
+        """As `damage`, of a whole policy with one site of it under another scheme.
+
+        The policy is rendered once; changes of one policy are best asked for one after the other.
+        """
+        probe = self._around(policy)
+        return self._amplitudes([probe.render(site, scheme, clip) for clip in self.clips], metrics)
+
+    def render(self, policy: Policy, index: int, near: Policy | None = None) -> Output:
+        """One clip under a policy; the same by way of one `near` it, less what is not behind a site that differs.
+
+        Args:
+            policy: of all sites.
+            index: of the clip.
+            near: recorded when it is first named, and until another is; None: the policy is computed whole.
+        """
+        clip = self.clips[index]
+        if near is None or not self._limit:
+            return output_of(EmulatedEngine(self._voice, policy, self._preparation, self._calibration).render(clip))
+        changes = {site: scheme for site, scheme in policy.schemes if near[site] != scheme}
+        return output_of(self._around(near).render_changed(changes, clip))
+
+    def _around(self, base: Policy | None) -> DamageProbe:
+        """A probe that stands on a base; there is memory for the recordings of one at a time."""
+        if base != self._base:
+            self._probe, self._base = self._probed(base), base
+        return self._probe
+
+    def _probed(self, base: Policy | None) -> DamageProbe:
+        return DamageProbe(
+            self._voice, self.clips, self._preparation, self._calibration, base=base, limit_bytes=self._limit
+        )
+
+    def _amplitudes(self, rendered: Sequence[Rendering], metrics: Sequence[str]) -> dict[str, float]:
+        found = [self.score(index, output_of(rendering), metrics) for index, rendering in enumerate(rendered)]
         means = {metric: float(np.mean([scores[metric] for scores in found])) for metric in metrics}
         return {
             metric: METRICS[metric].amplitude(mean) if math.isfinite(mean) else math.inf
             for metric, mean in means.items()
         }
-
-    def render(self, policy: Policy, index: int) -> Output:
-        """One clip under a policy."""
-        engine = EmulatedEngine(self._voice, policy, self._preparation, self._calibration)
-        return output_of(engine.render(self.clips[index]))
 
     def score(self, index: int, rendered: Output, metrics: Sequence[str]) -> dict[str, float]:
         """Scores of a render of one clip, NaN where a metric has none."""

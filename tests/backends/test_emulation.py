@@ -138,8 +138,6 @@ def test_a_model_in_another_type_is_refused(voice):
 def test_replayed_damage_is_that_of_a_full_run(voice, site):
     probe = DamageProbe(voice, CLIPS, TensixArithmetic())
     unrecorded = DamageProbe(voice, CLIPS, TensixArithmetic(), limit_bytes=0)
-    assert probe.recorded == ("a", "bb")
-    assert unrecorded.recorded == ()
     for clip in CLIPS:
         # Intercepted attention is two products, which rounds otherwise than torch's fused one.
         assert torch.allclose(probe.reference(clip).sound, voice.render(clip).sound, atol=1e-6)
@@ -147,6 +145,8 @@ def test_replayed_damage_is_that_of_a_full_run(voice, site):
         assert not torch.equal(lowered, probe.reference(clip).sound)
         assert torch.equal(lowered, unrecorded.render(site, LOFI, clip).sound)
         assert torch.equal(lowered, probe.render(site, LOFI, clip).sound)  # recordings are not written to
+    assert probe.recorded == ("a", "bb")
+    assert unrecorded.recorded == ()
 
 
 def test_only_what_lies_behind_a_site_is_computed(voice):
@@ -155,6 +155,7 @@ def test_only_what_lies_behind_a_site_is_computed(voice):
     with intercept(voice.module, lambda call: (computed.append(call.site), call.compute())[1]):
         voice.render(CLIPS[0])
     assert tuple(computed) == SITES
+    probe.reference(CLIPS[0])
     broken = TinyVoice(module=voice.module)
     weight = broken.module.first.weight
     kept = weight.detach().clone()
@@ -167,11 +168,18 @@ def test_only_what_lies_behind_a_site_is_computed(voice):
             weight.copy_(kept)
 
 
+def recorded(voice, limit_bytes=1 << 30):
+    probe = DamageProbe(voice, CLIPS, TensixArithmetic(), limit_bytes=limit_bytes)
+    sizes = [(probe.reference(clip), probe.held_bytes)[1] for clip in CLIPS]
+    return probe.recorded, sizes
+
+
 def test_recordings_keep_to_their_limit(voice):
-    one = DamageProbe(voice, CLIPS[:1], TensixArithmetic())
-    assert one.recorded == ("a",)
-    limit = int(1.5 * one.held_bytes)
-    assert DamageProbe(voice, CLIPS, TensixArithmetic(), limit_bytes=limit).recorded == ("a",)
+    names, (first, both) = recorded(voice)
+    assert names == ("a", "bb")
+    assert 0 < first < both
+    assert recorded(voice, int(1.5 * first)) == (("a",), [first, first])
+    assert recorded(voice, 0) == ((), [0, 0])
 
 
 def test_probe_errors_say_what_to_do(voice):
