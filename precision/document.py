@@ -168,6 +168,14 @@ def dump(data: Mapping[str, Any]) -> str:
     return text
 
 
+def flow(value: object) -> str:
+    """Write a value as one line of YAML, to stand after a key."""
+    text: str = yaml.dump(
+        [value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, allow_unicode=True, width=1e9
+    )
+    return text.strip()[1:-1]
+
+
 def _compose(text: str) -> yaml.Node | None:
     try:
         loader = _Loader(text)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, Strict, TypeAdapter
 
 from precision import checks
 from precision.document import Document, YamlError
@@ -25,6 +25,8 @@ class Preset:
     """Architectures of devices.yaml that run the schemes."""
     schemes: Annotated[dict[Name, SchemeEntry], Field(title="Schemes", min_length=1)] = field(hash=False)
     """Ways to compute, by name, the most precise first."""
+    usual: Annotated[bool, Strict(), Field(title="Usual")] = False
+    """Whether a recipe for a card of those architectures begins with it."""
 
 
 @dataclass(frozen=True, slots=True)

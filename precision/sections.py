@@ -20,6 +20,7 @@ Count = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 Share = Annotated[Number, Field(gt=0, le=4)]
 Goal = Literal["cheapest", "best_audio"]
+Minimized = Literal["seconds", "passes", "joules", "usd", "weight_bytes"]
 Method = Literal["exact", "exhaustive", "tpe", "nsga2"]
 
 
@@ -179,7 +180,7 @@ class SearchSection:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     goal: Annotated[Goal, Field(title="Goal")] = "cheapest"
     """The cheapest policy that keeps the gates, or the one of best audio among those `within` their limits."""
-    minimize: Annotated[Literal["seconds", "passes", "joules", "usd", "weight_bytes"], Field(title="Minimize")]
+    minimize: Annotated[Minimized, Field(title="Minimize")]
     """What is made small: seconds of the card per second of audio, passes of a Tensix multiplier per product, the
     card's energy, what a stream costs, or the bytes of the weights."""
     within: Annotated[WithinSection, Field(title="Within")] = field(default_factory=WithinSection)

@@ -22,6 +22,7 @@ def test_a_recipe_of_the_package_works_from_a_wheel_in_another_folder(tmp_path):
     assert {
         "recipes/tts_blackhole.yaml",
         "recipes/recipe.schema.json",
+        "recipes/presets.yaml",
         "backends/devices.yaml",
         "voice/data/embedded.safetensors",
         "voice/data/clips.json",
