@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from audio_eval.profiles import PROFILES
-from precision_search import commands
+from precision_search import commands, init, presets
 from precision_search.progress import Progress
 
 _JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
@@ -36,6 +36,7 @@ BROKEN = 1
 _EPILOG = """examples:
   precision-search run tts_blackhole                      search the embedded voice for a Blackhole card
   precision-search run recipes/hifigan_blackhole.yaml --set model.checkpoint=generator_v2.pt --set data.audio=wavs/
+  precision-search init embedded --device h100_sxm        write a commented recipe for a model it has looked at
   precision-search check my_recipe.yaml                   find every mistake without running anything
   precision-search run tts_blackhole --resume             go on where a run was stopped
   precision-search judge fp32/ int8/                      hold any two folders of audio against the gates, clip by clip
@@ -94,6 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    for module in (init, presets):
+        module.add_parser(subparsers)
     return parser
 
 
@@ -162,7 +165,9 @@ def _run(parsed: argparse.Namespace) -> int:
 def _dispatch(parsed: argparse.Namespace) -> int:
     if parsed.command == "run":
         return _run_recipe(parsed)
-    if parsed.command in ("check", "sites"):
+    if "answer" in parsed:
+        found = parsed.answer(parsed)
+    elif parsed.command in ("check", "sites"):
         found = getattr(commands, parsed.command)(parsed.recipe, parsed.set)
     elif parsed.command == "evaluate":
         found = _evaluate(parsed)
