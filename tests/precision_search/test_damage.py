@@ -3,7 +3,7 @@ from collections.abc import Iterator, Sequence
 from backends.emulation.audition import Bench
 from precision.policy import Scheme
 from precision.study import Study
-from precision_search.problem import measure_damage
+from precision_search.damage import measure_damage
 from precision_search.progress import Progress
 from precision_search.wire import make_setting, read_recipe
 
