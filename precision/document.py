@@ -43,8 +43,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # PyYAML folds Unicode's line ends in every style but the one with escapes.
-    style = '"' if re.search("[\r\x85\u2028\u2029]", text) else None
+    # PyYAML folds line ends, Unicode's too, in every style but the one with escapes.
+    style = '"' if re.search("[\n\r\x85\u2028\u2029]", text) else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 
 
@@ -129,6 +129,9 @@ class Document:
                 if last:
                     target[step] = value
                 elif target.get(step) is None:
+                    if isinstance(path[depth + 1], int):
+                        listed = path_text(path[: depth + 1])
+                        return f"{listed} is not there to have entries; set all of it, as {listed}=[...]"
                     target[step] = {}
                     self.overridden.add(path[: depth + 1])
             elif isinstance(target, list) and isinstance(step, int):
