@@ -151,7 +151,7 @@ def search_arrays(
         KeyError: a site is fed by one that is not there.
     """
     within = within or {}
-    limited = {name: _resource(name) for name in within}
+    limited = {name: limited_resource(name) for name in within}
     uniform = {site.name: baseline for site in meter.sites}
     wanted = tuple(dict.fromkeys((minimize, "seconds", *limited.values())))
     tie = 0.0
@@ -216,7 +216,8 @@ def _of_boundaries(
             yield first, second, met
 
 
-def _resource(name: str) -> Resource:
+def limited_resource(name: str) -> Resource:
+    """The resource that a limit of this name is on, `effective_bits` being one on `weight_bits`; ValueError for others."""
     for resource in RESOURCES:
         if name == resource or (name, resource) == (EFFECTIVE_BITS, "weight_bits"):
             return resource

@@ -1,6 +1,5 @@
 """Adaptation: weights trained for a policy that is too cheap by itself, until it sounds like the model again."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from calibrate.adapted import Adapted, Plan, adapted_file, load_adapted, save_ad
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
 from precision.policy import Policy
+from precision.search.boundary import Boundary
 from precision.search.budget import BudgetError
 from precision.search.problem import Choice, Problem
 from precision.search.solve import solve
@@ -60,16 +60,20 @@ def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Ch
         return None
     scales = np.array([damage.get(metric, np.inf) or np.inf for metric in problem.metrics])
     power = np.square(problem.damage / scales[:, None, None]).sum(axis=0)
-    # Damages add by their squares, so that roots of costs add to a cost.
     turned = Problem(
         sites=problem.sites,
         options=problem.options,
-        metrics=("cost",),
+        metrics=(),
         cost=np.where(np.isinf(problem.cost), np.inf, power),
-        damage=np.sqrt(problem.cost)[None],
+        damage=np.zeros((0, *problem.cost.shape)),
         groups=problem.groups,
+        usage={"seconds": problem.cost},
+        boundaries=tuple(
+            Boundary(met.first, met.second, np.zeros_like(met.cost), {"seconds": met.cost})
+            for met in problem.boundaries
+        ),
     )
-    return solve(turned, {"cost": math.sqrt(cheapest.cost * NEAR)})[0].choice
+    return solve(turned, {}, limits={"seconds": cheapest.cost * NEAR})[0].choice
 
 
 def adapt_weights(

@@ -54,6 +54,10 @@ class Auditions:
         """Damage of one site under a scheme on the search clips."""
         return self.of("search").damage(site, scheme, metrics)
 
+    def damage_around(self, policy: Policy, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
+        """Damage of a whole policy with one site of it under another scheme, on the search clips."""
+        return self.of("search").damage_around(policy, site, scheme, metrics)
+
     def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Output, Scores]:
         """Render a clip under a policy and score it."""
         audition = self.of(split)

@@ -1,15 +1,17 @@
-"""Deciding: what the search found, held against the clips held back until it holds there, to the bit."""
+"""Deciding: what the search found, held against the clips held back to the bit, and lowered as far as it holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from precision.search.driver import repair
-from precision.search.outcome import Outcome
+from precision.search.outcome import Evaluation, Outcome
 from precision.search.outcome import Progress as SearchProgress
-from precision.search.problem import Choice, Problem
+from precision.search.problem import Choice
+from precision.search.prove import Proof, prove
 from precision_search.adaptation import SLACKS, Trained, target_of
 from precision_search.jury import Jury
+from precision_search.problem import Posed
 from precision_search.progress import Progress
 
 REPAIRS = 24
@@ -31,18 +33,42 @@ class Decided:
     """The weights it was heard with; None: the model's own."""
 
 
-def decide(problem: Problem, jury: Jury, outcome: Outcome, progress: Progress) -> Decided:
+def decide(posed: Posed, jury: Jury, outcome: Outcome, progress: Progress) -> Decided:
     """The choice that is reported of a search: its best, repaired on the clips held back, or what came nearest.
 
     What did not hold on the search's own clips is heard exactly too, and not repaired.
     """
     start = outcome.best or outcome.nearest
     assert start is not None
-    return _held(problem, jury, start.choice, REPAIRS if outcome.best is not None else 0, progress)
+    holds = outcome.best is not None and outcome.best.evaluation.kept
+    return _held(posed, jury, start.choice, REPAIRS if holds else 0, progress)
+
+
+def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) -> tuple[Decided, Proof | None]:
+    """Lower single sites of what was decided until each that could be lower breaks a gate; the proof of it.
+
+    No proof of a choice that does not hold.
+    """
+    if not decided.kept:
+        return decided, None
+    progress.begin("proving that no site can be lowered")
+    ways = jury.trials_of(decided.choice, problem=posed.problem)
+
+    def evaluate(choice: Choice) -> Evaluation:
+        """What is found where it first breaks."""
+        found = ways[0](choice)
+        for way in ways[1:]:
+            if not found.kept:
+                break
+            found = way(choice)
+        return found
+
+    proof = prove(posed.problem, decided.choice, evaluate, limits=posed.limits, on_progress=lambda _: progress.step())
+    return replace(decided, choice=proof.choice), proof
 
 
 def cheaper_by_training(
-    problem: Problem, jury: Jury, untrained: Decided, train: Callable[..., Trained], progress: Progress
+    posed: Posed, jury: Jury, untrained: Decided, train: Callable[..., Trained], progress: Progress
 ) -> Decided:
     """Train weights for choices a little beyond one that holds, until a cheaper one holds; the untrained if none does.
 
@@ -51,6 +77,7 @@ def cheaper_by_training(
     if not untrained.kept:
         progress.say("weights are not adapted: there is no policy that holds, from which to go on")
         return untrained
+    problem = posed.problem
     held_cost, predicted = problem.total_cost(untrained.choice), problem.predicted(untrained.choice)
     damage = {metric: value for metric, value in predicted.items() if metric in jury.searching.budgets}
     trained: Trained | None = None
@@ -64,27 +91,27 @@ def cheaper_by_training(
         progress.begin("hearing what was trained")
         if not jury.evaluate(target, problem=problem, split="search", whole=True).kept:
             continue
-        found = _held(problem, jury, target, TRAINED_REPAIRS, progress)
+        found = _held(posed, jury, target, TRAINED_REPAIRS, progress)
         if found.kept and problem.total_cost(found.choice) < held_cost:
             return found
     return untrained
 
 
-def _held(problem: Problem, jury: Jury, choice: Choice, repairs: int, progress: Progress) -> Decided:
+def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Progress) -> Decided:
     """Repair a choice on the clips held back, first fast and then to the bit; 0 repairs: only hear it."""
     fast_repairs, kept = 0, repairs > 0
     if repairs:
         progress.begin("holding the best against the clips held back", repairs)
-        choice, fast_repairs, kept = _repaired(problem, jury, choice, repairs, on_trial=lambda _: progress.step())
+        choice, fast_repairs, kept = _repaired(posed, jury, choice, repairs, on_trial=lambda _: progress.step())
     if jury.exact is None:
         return Decided(choice, kept, fast_repairs, 0, jury.trained)
     # Exact renders tell their progress by the clip.
-    choice, exact_repairs, holds = _repaired(problem, jury, choice, repairs if kept else 1, exactly=True)
+    choice, exact_repairs, holds = _repaired(posed, jury, choice, repairs if kept else 1, exactly=True)
     return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)
 
 
 def _repaired(
-    problem: Problem,
+    posed: Posed,
     jury: Jury,
     choice: Choice,
     evaluations: int,
@@ -94,10 +121,11 @@ def _repaired(
 ) -> tuple[Choice, int, bool]:
     """Give the first choice that holds on the clips held back, or the nearest; the repairs it took; if it does hold."""
     repaired = repair(
-        problem,
+        posed.problem,
         jury.held_back.budgets,
         choice,
-        partial(jury.evaluate, problem=problem, split="held_back", whole=True, exactly=exactly),
+        partial(jury.evaluate, problem=posed.problem, split="held_back", whole=True, exactly=exactly),
+        limits=posed.limits,
         evaluations=evaluations,
         on_progress=on_trial,
     )

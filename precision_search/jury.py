@@ -18,7 +18,7 @@ from precision.gates import Verdict
 from precision.policy import Policy
 from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
-from precision.study import Study
+from precision.study import Study, evaluation_key
 from precision_search.adaptation import Trained
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
@@ -58,7 +58,7 @@ class Jury:
         self.exact = None if exact is None else exact.name
         """Name of the exact arithmetic; None where the target has none."""
         model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
-        self._cost = partial(_policy_seconds, setting, model)
+        self._cost = partial(model.policy_seconds, setting.sites)
 
     @property
     def evaluations(self) -> int:
@@ -91,6 +91,39 @@ class Jury:
                 value = METRICS[metric].amplitude(verdict.value)
                 ratio[metric] = max(value / budgets[metric], ratio.get(metric, 0.0))
         return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
+
+    def trials_of(self, choice: Choice, *, problem: Problem) -> list[Callable[[Choice], Evaluation]]:
+        """Ways to evaluate another choice by what this one keeps, the quick first; the last is what a verdict rests on.
+
+        The search's clips, those held back, and these in the exact arithmetic where the target has one. A choice that
+        was repaired on the clips held back need not keep every gate on the others.
+        """
+        ask = partial(self.evaluate, problem=problem, whole=False)
+        quick = [partial(ask, split="search"), partial(ask, split="held_back")]
+        last = partial(ask, split="held_back", exactly=True) if self.exact is not None else quick.pop()
+        return [*(way for way in quick if way(choice).kept), last]
+
+    def remeasure(
+        self, choice: Choice, changes: Sequence[tuple[int, int]], *, problem: Problem
+    ) -> list[Mapping[str, float]]:
+        """Damage, as amplitudes on the search clips, of a choice with one site of it changed: for each (site, option).
+
+        What the study holds is not measured again.
+        """
+        base, schemes = self.policy_of(problem, choice), self._setting.recipe.schemes
+        asked = [(problem.sites[site], schemes[option]) for site, option in changes]
+        keys = [[base.digest, evaluation_key(site, scheme)] for site, scheme in asked]
+        held = {tuple(record["key"]): floats(record["damage"]) for record in self._study.records("around")}
+        todo = [index for index, key in enumerate(keys) if tuple(key) not in held]
+        self._progress.begin(f"measuring changes of policy {base.digest}", len(todo))
+        measured = self._crew.damage_around(base, [asked[index] for index in todo], self.searching.additive)
+        for index, found in zip(todo, measured, strict=True):
+            site, scheme = asked[index]
+            line = {"kind": "around", "key": keys[index], "site": site, "scheme": scheme.name, "damage": numbers(found)}
+            self._study.append(line)
+            held[tuple(keys[index])] = dict(found)
+            self._progress.step(f"{site} as {scheme.name}")
+        return [held[tuple(key)] for key in keys]
 
     def hear(
         self, policy: Policy, split: Split, *, whole: bool = True, predicted: Mapping[str, float] | None = None
@@ -213,8 +246,3 @@ def hear(
 def bench_of(setting: Setting, split: Split) -> Bench:
     """The gates that can be judged on the clips of a split."""
     return Bench.of(setting.recipe.gates, setting.material(split), len(setting.clips_of(split)))
-
-
-def _policy_seconds(setting: Setting, model: CostModel, policy: Policy) -> float:
-    schemes = dict(policy.schemes)
-    return math.fsum(model.site_cost(site, schemes[site.name]).seconds for site in setting.sites)

@@ -5,7 +5,9 @@ from dataclasses import replace
 from audio_eval.output import kind_of
 from audio_eval.suite import METRICS
 from backends.emulation.audition import Bench
+from precision.search.exhaustive import LARGEST, space_size
 from precision.sections import GatesSection
+from precision_search.problem import missed_limits, pose
 from precision_search.setting import Setting, SetupError
 from voice.family import COMPARISONS
 from voice.model import Rendering, Voice
@@ -17,10 +19,12 @@ def refuse(setting: Setting) -> None:
 
     Raises:
         SetupError: the voice does not make what its family is judged by; a gate of the recipe's own is on what there is
-            none of; no search can steer by the gates; other sites are called when nothing is forced.
+            none of; no search can steer by the gates; no policy is within the limits, or there are too many to go
+            through; other sites are called when nothing is forced.
     """
     _refuse_rendering(setting.voice, setting.first)
     _refuse_gates(setting)
+    _refuse_search(setting)
     _refuse_hidden_sites(setting)
 
 
@@ -57,6 +61,21 @@ def _refuse_gates(setting: Setting) -> None:
     if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
         adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
         raise SetupError(f"gates: a search steers by metrics that add, and none is one; add {', '.join(adding)}")
+
+
+def _refuse_search(setting: Setting) -> None:
+    """Refuse limits that no policy meets, whatever it sounds like, and a space too large to be gone through."""
+    wanted = setting.recipe.search
+    posed = pose(setting)
+    size = space_size(posed.problem)
+    if wanted.method == "exhaustive" and size > LARGEST:
+        raise SetupError(
+            f"search.method: exhaustive goes through at most {LARGEST} policies, and there are {float(size):.3g}; give"
+            " sites fewer schemes, or use method: exact"
+        )
+    missed = missed_limits(setting, posed)
+    if missed:
+        raise SetupError("search.within: no policy is within the limits\n  " + "\n  ".join(missed))
 
 
 def _refuse_hidden_sites(setting: Setting) -> None:

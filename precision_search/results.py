@@ -13,8 +13,8 @@ from audio_eval.audio import write_wav
 from audio_eval.suite import METRICS
 from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
-from backends.emulation.audition import excess
 from backends.money import Accounting, compare
+from backends.resources import EFFECTIVE_BITS, limited_resource, typecast_summary
 from backends.serving import serve
 from calibrate.adapted import adapted_file
 from precision.candidate import numbers
@@ -24,6 +24,8 @@ from precision.study import Study, write_atomic
 from precision_search.adaptation import told
 from precision_search.agreement import agreement
 from precision_search.judged import judged
+from precision_search.problem import meter_of
+from precision_search.refuted import Refuted
 from precision_search.run import Found
 from precision_search.setting import Setting
 from precision_search.wire import devices, study_header
@@ -38,6 +40,7 @@ def write_results(setting: Setting, study: Study, found: Found, seconds: float) 
     write_atomic(folder / "policy.yaml", policy_text(setting, found.policy))
     write_atomic(folder / "sites.json", _json(_sites(setting)))
     write_atomic(folder / "damage.json", _json(_damage(setting, found)))
+    write_atomic(folder / "front.json", _json(found.front))
     _write_samples(setting, found, folder / "samples")
     summary = _summary(setting, study, found, seconds)
     write_atomic(folder / "summary.json", _json(summary))
@@ -118,13 +121,14 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
             "groups": site.groups,
             "rows_per_second": site.rows_per_second,
             "macs_per_second": site.macs_per_second,
+            "fed_by": site.fed_by,
         }
         for site in setting.sites
     ]
 
 
 def _damage(setting: Setting, found: Found) -> dict[str, Any]:
-    problem = found.problem
+    problem = found.posed.problem
     model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
     rows = []
     for index, site in enumerate(setting.sites):
@@ -202,7 +206,8 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "evaluations": found.evaluations,
         "repairs": found.repairs,
         "exact_repairs": found.exact_repairs,
-        "one_optimal": found.outcome.one_optimal and found.repairs == 0,
+        "one_optimal": found.refuted is not None,
+        "remeasured": list(found.outcome.remeasured),
         "stopped": found.outcome.reason,
         "seconds": round(seconds, 1),
         "sites": len(setting.sites),
@@ -210,7 +215,9 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "adaptation": None if found.trained is None else told(found.trained.adapted),
         "schemes": {scheme.name: scheme.to_dict() for scheme in recipe.schemes},
         "protected": dict(setting.protected),
-        "left_high": _left_high(setting, study, found),
+        "left_high": _left_high(setting, found),
+        "target": _target(setting, found),
+        "typecasts": typecast_summary(meter_of(setting).model, setting.sites, found.policy),
         "against": f"{recipe.cost.against.device} in {recipe.cost_scheme.name}",
         "cost": _cost(setting, found.policy),
         "clips": {"search": len(setting.search_clips), "held_back": len(setting.held_back_clips)},
@@ -244,29 +251,34 @@ def _cost(setting: Setting, policy: Policy) -> dict[str, Any]:
     return compare(candidate, baseline, Accounting(years=recipe.cost.years)).to_dict()
 
 
-def _left_high(setting: Setting, study: Study, found: Found) -> list[dict[str, str]]:
-    """Of every site that has a cheaper scheme than its own: what came of trying it."""
-    problem = found.problem
-    names = [scheme.name for scheme in setting.recipe.schemes]
-    tried = {tuple(c.policy.items()): c for c in study.candidates("search")}
-    own = {site: scheme.name for site, scheme in found.policy.schemes}
-    left = []
-    for row, site in enumerate(setting.sites):
-        current = names.index(own[site.name])
-        cheaper = [names[i] for i in range(len(names)) if problem.cost[row, i] < problem.cost[row, current]]
-        if site.name in setting.protected:
-            left.append({"site": site.name, "scheme": own[site.name], "why": setting.protected[site.name]})
-        elif cheaper:
-            reasons = [_why_not(scheme, tried.get(tuple((own | {site.name: scheme}).items()))) for scheme in cheaper]
-            left.append({"site": site.name, "scheme": own[site.name], "why": "; ".join(reasons)})
+def _left_high(setting: Setting, found: Found) -> list[dict[str, Any]]:
+    """Of every site that is protected or has a cheaper scheme than its own: why it is left so high."""
+    refuted: dict[str, list[Refuted]] = {}
+    for entry in found.refuted or ():
+        for name in entry.sites:
+            refuted.setdefault(name, []).append(entry)
+    left: list[dict[str, Any]] = []
+    for name, scheme in found.policy.schemes:
+        if name in setting.protected:
+            left.append({"site": name, "scheme": scheme.name, "why": setting.protected[name], "refuted": []})
+        elif name in refuted:
+            entries = refuted[name]
+            why = "; ".join(entry.sentence for entry in entries)
+            shared = [other for other in entries[0].sites if other != name]
+            why += f" (together with {', '.join(shared)}, which compute as one)" if shared else ""
+            told = [entry.to_dict() for entry in entries]
+            left.append({"site": name, "scheme": scheme.name, "why": why, "refuted": told})
     return left
 
 
-def _why_not(scheme: str, candidate: Any) -> str:
-    if candidate is None:
-        return f"{scheme} was not tried beside the rest of this policy"
-    broken = [verdict for verdict in candidate.gates if not verdict.kept]
-    if not broken:
-        return f"{scheme} keeps the gates on the search clips"
-    worst = max(broken, key=excess)
-    return f"{scheme} breaks {worst.gate.metric} ({worst.gate.over}) by {-worst.margin:.3g}"
+def _target(setting: Setting, found: Found) -> dict[str, Any]:
+    """What was asked of the search, and what the policy takes of each thing that was limited."""
+    wanted = setting.recipe.search
+    meter = meter_of(setting)
+    baseline = Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline)
+    within = []
+    for name, asked in wanted.within.items():
+        resource = limited_resource(name)
+        whole = meter.weights if name == EFFECTIVE_BITS else meter.policy_usage(baseline, resource)
+        within.append({"what": name, "asked": asked, "taken": meter.policy_usage(found.policy, resource) / whole})
+    return {"goal": wanted.goal, "minimize": wanted.minimize, "method": wanted.method, "within": within}

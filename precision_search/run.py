@@ -16,21 +16,22 @@ from calibrate.moments import NEEDS_MOMENTS, Moments, observing_moments
 from calibrate.observing import observing
 from precision.gates import Verdict
 from precision.policy import Policy
-from precision.search.driver import search
 from precision.search.outcome import Outcome
-from precision.search.outcome import Progress as SearchProgress
-from precision.search.problem import Problem
 from precision.study import Study
 from precision_search.adaptation import Trained, adapt_weights
 from precision_search.agreement import snr_db
-from precision_search.deciding import cheaper_by_training, decide
+from precision_search.damage import measure_damage
+from precision_search.deciding import cheaper_by_training, decide, one_optimal
+from precision_search.foretold import foretold_front
 from precision_search.jury import Heard, Jury
-from precision_search.problem import measure_damage, problem_of
+from precision_search.problem import Posed, pose
 from precision_search.progress import Progress
+from precision_search.refuted import Refuted, refuted_of
 from precision_search.renders import keep_renders
+from precision_search.searching import search_by_recipe
 from precision_search.setting import Setting
 from precision_search.unforced import unforced
-from precision_search.workers import Workers
+from precision_search.workers import Where, Workers
 from voice.intercept import intercept
 
 SCALED = ("fp8_e4m3", "fp8_e5m2", "int8")
@@ -60,7 +61,11 @@ class Found:
     """Name of the exact arithmetic; None where the target has none."""
     fast_snr_db: Mapping[str, float] | None
     """Clip held back -> how far the fast render is under the exact one; None without exact renders."""
-    problem: Problem
+    posed: Posed
+    front: dict[str, Any] | None
+    """What `foretold_front` gives."""
+    refuted: tuple[Refuted, ...] | None
+    """Of every site that could be lower, which gate then breaks: the proof that none can; None where nothing holds."""
     bench: Bench
     """Of the clips held back."""
     evaluations: int
@@ -115,24 +120,25 @@ def moments_of(setting: Setting, progress: Progress) -> dict[str, Moments]:
     return observer.moments()
 
 
-def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Found:
+def run(setting: Setting, study: Study, progress: Progress, workers: Where) -> Found:
     """Measure, solve, verify, repair; every evaluation is in the study before the next begins."""
     recipe = setting.recipe
     calibration, moments = calibrated(setting, progress), moments_of(setting, progress)
-    with Workers(setting, calibration, workers, moments, study.folder) as crew:
+    with Workers(setting, calibration, workers, moments, study.folder, progress.say) as crew:
         jury = Jury(setting, study, crew, progress)
-        problem = problem_of(setting, measure_damage(setting, study, crew, jury.searching, progress))
-        outcome = _search(setting, problem, jury, progress)
+        posed = pose(setting, measure_damage(setting, study, crew, jury.searching, progress))
+        outcome = search_by_recipe(setting, posed, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
         baseline = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
         yardsticks = jury.yardsticks()
-        decided = decide(problem, jury, outcome, progress)
+        decided = decide(posed, jury, outcome, progress)
         if recipe.adapt is not None:
             train = partial(adapt_weights, setting, study, calibration=calibration, moments=moments, progress=progress)
-            decided = cheaper_by_training(problem, jury, decided, train, progress)
+            decided = cheaper_by_training(posed, jury, decided, train, progress)
         jury.trained = decided.trained
-        choice = decided.choice
-        policy = jury.policy_of(problem, choice)
+        decided, proof = one_optimal(posed, jury, decided, progress)
+        policy = jury.policy_of(posed.problem, decided.choice)
+        refuted = None if proof is None else tuple(refuted_of(posed.problem, jury, study, proof))
         progress.begin("rendering the samples")
         heard_fast = jury.hear(policy, "held_back")
         count = len(setting.held_back_clips)
@@ -161,31 +167,13 @@ def run(setting: Setting, study: Study, progress: Progress, workers: int) -> Fou
         exact_repairs=decided.exact_repairs,
         exact=jury.exact,
         fast_snr_db=differing,
-        problem=problem,
+        posed=posed,
+        front=foretold_front(setting, posed, jury.searching.budgets, decided.choice),
+        refuted=refuted,
         bench=jury.held_back,
         evaluations=jury.evaluations,
         references=references,
         rendered=tuple(rendered),
         unforced=free,
         trained=decided.trained,
-    )
-
-
-def _search(setting: Setting, problem: Problem, jury: Jury, progress: Progress) -> Outcome:
-    wanted = setting.recipe.search
-    progress.begin("searching", wanted.evaluations)
-
-    def told(cost: float) -> str:
-        return f"{cost * 1e6:.2f} us a second of audio" if wanted.minimize == "seconds" else f"{cost:.3f} passes a MAC"
-
-    def tell(state: SearchProgress) -> None:
-        progress.step("none kept yet" if state.best is None else f"best {told(state.best.cost)}")
-
-    return search(
-        problem,
-        jury.searching.budgets,
-        partial(jury.evaluate, problem=problem, split="search", whole=False),
-        candidates=wanted.candidates,
-        evaluations=wanted.evaluations,
-        on_progress=tell,
     )

@@ -17,6 +17,7 @@ def table(summary: Mapping[str, Any]) -> str:
         f"  LoFi share of MACs        {summary['lofi_mac_share']:7.1%}",
         f"  bfp8_b share of weights   {summary['bfp8_weight_share']:7.1%}",
         f"  FP8 share of MACs         {summary['fp8_mac_share']:7.1%}",
+        *(f"  {sentence}" for sentence in target_sentences(summary)),
         "",
     ]
     lines += [f"  {line}" for line in gate_lines(summary["gates"])]
@@ -32,6 +33,25 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
     return "\n".join(lines)
+
+
+def target_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What was asked beside the gates and how far it was reached, and whether a single site could be lower still."""
+    target = summary.get("target") or {"goal": "cheapest", "within": []}
+    said = [
+        f"asked for at most {limit['asked']:g} {_limit_unit(limit['what'])}: {number_text(limit['taken'])}"
+        for limit in target["within"]
+    ]
+    if target["goal"] == "best_audio":
+        return [*said, "the best audio that was found within that, whether or not it keeps the gates"]
+    changes = sum(len(left["refuted"]) for left in summary["left_high"])
+    if summary["one_optimal"]:
+        said.append(f"no single site can be cheaper: {changes} changes were tried, and each breaks a gate")
+    return said
+
+
+def _limit_unit(what: str) -> str:
+    return "bits a weight" if what == "effective_bits" else f"of the baseline's {what.replace('_', ' ')}"
 
 
 def gate_lines(gates: Sequence[Mapping[str, Any]]) -> list[str]:

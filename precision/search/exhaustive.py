@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from precision.search.budget import RESOLUTION
 from precision.search.outcome import Evaluation, Goal, Ledger, Outcome, Progress
@@ -78,8 +79,8 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
     unknown = sorted(set(limits) - {COST, *problem.usage})
     if unknown:
         raise ValueError(f"limits name {unknown}, but what adds up is {[COST, *problem.usage]}")
-    counts = tuple(len(unit.picks) for unit in problem.units)
-    selections = np.stack(np.unravel_index(np.arange(size), counts), axis=1)
+    shape = tuple(len(unit.picks) for unit in problem.units)
+    selections = np.stack(np.unravel_index(np.arange(size), shape), axis=1)
     amounts = {COST: _sums(problem, selections, None)}
     amounts |= {name: _sums(problem, selections, row) for row, name in enumerate(problem.usage)}
     within = np.ones(size, dtype=np.bool_)
@@ -102,7 +103,7 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
         yield problem.choice(selections[place].tolist())
 
 
-def _sums(problem: Problem, selections: np.ndarray, row: int | None) -> Array:
+def _sums(problem: Problem, selections: NDArray[np.intp], row: int | None) -> Array:
     """Sum cost (None), or a usage by its row, of every selection, boundaries included."""
     total: Array = np.zeros(len(selections))
     for index, unit in enumerate(problem.units):

@@ -108,11 +108,13 @@ def front(results: Results) -> Html:
     best = min((point[0] for point, (candidate, _) in zip(points, shown, strict=True) if candidate.kept), default=None)
     said = f"{amount(len(shown), 'evaluation')}; {sum(candidate.kept for candidate, _ in shown)} kept every gate"
     said += f"; the cheapest of those costs {significant(best)} ms a second of audio." if best is not None else "."
+    foretold = results.front.get("points", ())
     plot = Plot(
         Axis.of("modelled ms of the card per second of audio", [point[0] for point in points]),
         Axis.of("most binding metric over its threshold", [*(point[1] for point in points), 1.0]),
         marks,
         line=edge,
+        foretold=[(1e3 * point["seconds"], point["ratio"]) for point in foretold if (point["ratio"] or 0.0) > 0.0],
         limit=1.0,
         described=f"Scatter of cost against the most binding metric. {said} The table below has the numbers.",
     )
@@ -124,12 +126,24 @@ def front(results: Results) -> Html:
             "); a candidate below it "
             "may still break a gate on another metric. The full line joins the evaluations on the search's own clips "
             "that no other of them beats in both. Hover over a mark for its digest and shares.",
+            *_of_foretold(results),
         ),
         element("figure", {"class": "wide"}, plot.to_svg()),
     ]
     if left:
         parts.append(note(f"{amount(left, 'evaluation')} without a finite score or cost cannot be shown."))
     return section("front", title, *parts, _table(results, shown))
+
+
+def _of_foretold(results: Results) -> tuple[str, ...]:
+    found = results.front
+    if not found:
+        return ()
+    error = "" if found["error"] == 0 else f", to {significant(found['error'])} of cost"
+    return (
+        f" The dotted line is the whole front that the damages of single sites foretell in {found['metric']}:"
+        f" {amount(found['size'], 'point')}{error}, of which front.json has {len(found['points'])}.",
+    )
 
 
 def _shares(results: Results, candidate: Candidate) -> str:

@@ -78,6 +78,8 @@ class Plot:
     marks: Sequence[Mark]
     line: Sequence[tuple[float, float]] = ()
     """Points of a staircase: of each, what is no better lies above and to the right."""
+    foretold: Sequence[tuple[float, float]] = ()
+    """Points of a dotted line; those beyond the axes are left out."""
     diagonal: bool = False
     """Whether to draw where x equals y."""
     limit: float | None = None
@@ -117,6 +119,10 @@ class Plot:
                 parts.append(_line(*self._at(low, low), *self._at(high, high), "dashed"))
         if self.limit is not None and self.y.low <= self.limit <= self.y.high:
             parts.append(_line(*self._at(self.x.low, self.limit), *self._at(self.x.high, self.limit), "dashed"))
+        inside = [(x, y) for x, y in self.foretold if 0 <= self.x.share(x) <= 1 and 0 <= self.y.share(y) <= 1]
+        if inside:
+            corners = " ".join("{:.1f},{:.1f}".format(*self._at(*point)) for point in inside)
+            parts.append(element("polyline", {"class": "foretold", "points": corners}))
         if self.line:
             steps = [self.line[0]]
             for point in self.line[1:]:

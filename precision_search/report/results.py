@@ -56,6 +56,12 @@ class Results:
     policy_text: str
 
     @cached_property
+    def front(self) -> Mapping[str, Any]:
+        """The foretold front as front.json has it; empty where there is none, as in older studies."""
+        path = self.folder / "front.json"
+        return (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None) or {}
+
+    @cached_property
     def schemes(self) -> tuple[str, ...]:
         """Every scheme that a site offers, in the order of first appearance."""
         return tuple(dict.fromkeys(option.scheme for site in self.sites for option in site.options))

@@ -72,6 +72,7 @@ figcaption{font-size:.9rem}
 .plot .grid{stroke:#e2e2e2}
 .plot .dashed{stroke:#181818;stroke-dasharray:5 4}
 .plot .front{fill:none;stroke:#555;stroke-width:1.5}
+.plot .foretold{fill:none;stroke:#555;stroke-width:1.2;stroke-dasharray:1.5 3}
 .plot .kept{fill:#2c5a8c;fill-opacity:.85}
 .plot .broken{fill:none;stroke:#b02a2a;stroke-width:1.8}
 .plot .held{fill:#fff;fill-opacity:0;stroke:#181818}
