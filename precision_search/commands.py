@@ -1,5 +1,6 @@
 """Commands: each does what its name says and gives data and text; printing is main's."""
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from precision_search.table import gate_lines, table
 from precision_search.unscorable import refuse_clips
 from precision_search.wire import devices as cards
 from precision_search.wire import make_setting, read_recipe, study_header
-from precision_search.workers import WorkerError, Workers
+from precision_search.workers import Where, WorkerError, Workers, reach
 from voice.checkpoint import CheckpointError
 
 
@@ -55,7 +56,7 @@ class Answer:
 
 
 def run(
-    source: str, overrides: Sequence[str], out: Path | None, *, resume: bool, workers: int, progress: Progress
+    source: str, overrides: Sequence[str], out: Path | None, *, resume: bool, workers: Where, progress: Progress
 ) -> Answer:
     """Search a recipe; the study's summary."""
     begun = time.monotonic()
@@ -70,10 +71,11 @@ def run(
         raise CommandError(f"{folder}: is a file, and a study is a folder; name another by --out")
     if not there and folder.is_dir() and any(folder.iterdir()):
         raise CommandError(f"{folder}: is not empty and holds no study; name another folder by --out")
+    reach(workers)
     setting = make_setting(recipe)
     progress.say(describe(setting))
     if not there:
-        refuse_clips(setting, progress, workers)
+        refuse_clips(setting, progress, workers if isinstance(workers, int) else os.cpu_count() or 1)
     header, text = study_header(setting), recipe.to_yaml()
     with Study.open(folder, header, text) if there else _create(folder, header, text) as study:
         found = run_setting(setting, study, progress, workers)

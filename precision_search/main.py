@@ -6,8 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from audio_eval.profiles import PROFILES
 from precision_search import commands, init, presets
@@ -71,7 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="study folder (default: studies/<recipe>)")
     run.add_argument("--resume", action="store_true", help="go on with the study in that folder, if there is one")
     run.add_argument(
-        "--workers", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)"
+        "--workers",
+        type=_where,
+        default=os.cpu_count() or 1,
+        metavar="WHERE",
+        help="a number of processes (default: one a core); ray, for all processors of the Ray cluster that this machine"
+        " is part of; or ray://HOST:PORT, for those of another",
     )
     run.add_argument("--quiet", action="store_true", help="no progress")
     command("check", "Check a recipe, its model, its clips and its space; run nothing.", recipe=True)
@@ -129,6 +136,18 @@ def _add_judge(judge: argparse.ArgumentParser) -> None:
         help="stop at the first metric with a broken gate; keeps all clips in memory, 4 MB a second of audio",
     )
     judge.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _where(text: str) -> int | str:
+    if text == "ray":
+        return text
+    if text.startswith("ray://"):
+        with suppress(ValueError):  # a port that is none
+            if urlsplit(text).hostname and urlsplit(text).port != 0:
+                return text
+    if not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"a number of processes, ray, or ray://HOST:PORT is needed, got {text}")
+    return _count(text)
 
 
 def _count(text: str) -> int:

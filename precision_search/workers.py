@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from audio_eval.output import Output
 from backends.emulation.audition import Scores
@@ -15,10 +16,23 @@ from precision_search.pools import Here, Pool, Processes, WorkerError
 from precision_search.renders import load_render, store_render
 from precision_search.setting import Setting
 
-__all__ = ["Where", "WorkerError", "Workers"]
+__all__ = ["Where", "WorkerError", "Workers", "reach"]
 
 Where = int | str
 """A number of processes here, or the address of a Ray cluster: `ray` for this machine's, or ray://HOST:PORT."""
+
+
+def reach(where: Where) -> None:
+    """Refuse workers that cannot be had, before anything is measured for them; WorkerError says what to do."""
+    if isinstance(where, str):
+        _cluster().connect(where)
+
+
+def _cluster() -> ModuleType:
+    # Late: Ray is an extra, and nothing else needs it.
+    from precision_search import cluster
+
+    return cluster
 
 
 class Workers:
@@ -50,10 +64,7 @@ class Workers:
         self.local = Auditions(setting, calibration, moments, trained)
         self._pool: Pool
         if isinstance(where, str):
-            # Late: Ray is an extra, and nothing else needs it.
-            from precision_search.cluster import Cluster
-
-            self._pool = Cluster(self.local, where, say or (lambda _: None))
+            self._pool = _cluster().Cluster(self.local, where, say or (lambda _: None))
         elif where > 1:
             self._pool = Processes(setting, calibration, where, moments, adapted)
         else:
@@ -68,6 +79,12 @@ class Workers:
     def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
         """Damage of each (site, scheme), in their order, as they are measured."""
         yield from self._pool.each("damage", [(site, scheme, metrics) for site, scheme in tasks])
+
+    def damage_around(
+        self, policy: Policy, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]
+    ) -> Iterator[dict[str, float]]:
+        """Damage of a whole policy with one site of it under another scheme, for each, in their order."""
+        yield from self._pool.each("damage_around", [(policy, site, scheme, metrics) for site, scheme in tasks])
 
     def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Output, Scores]]:
         """Render and score each of the split's `count` clips."""
