@@ -30,7 +30,8 @@ _PRESET_NAMES = (
     ("presets.*.schemes.*.activation", "format"),
     ("presets.*.architectures.*", "architecture"),
 )
-_SCHEME_NAMES = ("baseline", "space.*.allow.*", "cost.against.scheme")
+_ALLOWED = "space.*.allow.*"
+_SCHEME_NAMES = ("baseline", _ALLOWED, "cost.against.scheme")
 _WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers", "presets")
 
 
@@ -39,20 +40,27 @@ def promise(gate: Gate) -> Promise:
     return gate.metric, gate.over, "min" if gate.min is not None else "max"
 
 
-def names(document: Document, known: Mapping[str, Collection[str]], brought: Collection[str] = ()) -> Iterator[Mistake]:
+def names(
+    document: Document,
+    known: Mapping[str, Collection[str]],
+    brought: Collection[str] = (),
+    presets: Collection[str] = (),
+) -> Iterator[Mistake]:
     """Find names that are not known: of models, cards, formats, metrics, profiles, presets, and of schemes.
 
-    `brought` are the schemes of the recipe's presets, which are known beside its own.
+    `brought` are the schemes of the recipe's `presets`, which are known beside its own; a rule may allow a preset.
     """
     yield from _unknown(document, _NAMES, known)
     own = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
     usable = list(dict.fromkeys((*brought, *own)))
+    listing = ", ".join(usable) or "none"
     for pattern in _SCHEME_NAMES:
+        more = presets if pattern == _ALLOWED else ()
+        also = f", or one of its presets ({', '.join(more)})" if more else ""
         for path, value in document.walk(*pattern.split(".")):
-            if isinstance(value, str) and value not in usable:
-                listing = ", ".join(usable) or "none"
-                said = f"got {shown(value)}, must be one of this recipe's schemes ({listing}){nearest(value, usable)}"
-                yield Mistake(path, said)
+            if isinstance(value, str) and value not in usable and value not in more:
+                near = nearest(value, (*usable, *more))
+                yield Mistake(path, f"got {shown(value)}, must be one of this recipe's schemes ({listing}){also}{near}")
 
 
 def schemes(document: Document) -> Iterator[Mistake]:

@@ -1,6 +1,6 @@
 """Preset: schemes under one name, as data, that a recipe brings by naming them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -77,6 +77,23 @@ def brought(names: Collection[str], presets: Mapping[str, Preset]) -> dict[str, 
         if name in presets:
             entries |= presets[name].schemes
     return entries
+
+
+def allowed(
+    names: Sequence[str], named: Collection[str], presets: Mapping[str, Preset], own: Collection[str]
+) -> list[str]:
+    """Names of schemes with every preset's name among them replaced by its schemes; each scheme once.
+
+    Args:
+        names: what a rule allows.
+        named: the recipe's presets.
+        presets: all there are.
+        own: schemes that the recipe defines itself; where one has a preset's name, the scheme is meant.
+    """
+    spelled: dict[str, None] = {}
+    for name in names:
+        spelled |= dict.fromkeys(presets[name].schemes if name in named and name not in own else (name,))
+    return list(spelled)
 
 
 def disagreements(document: Document, presets: Mapping[str, Preset]) -> list[Mistake]:

@@ -12,7 +12,7 @@ from precision.document import Document, YamlError, dump
 from precision.gates import Gate
 from precision.mistakes import Mistake, RecipeError, shown
 from precision.policy import Scheme
-from precision.presets import Preset, brought, disagreements
+from precision.presets import Preset, allowed, brought, disagreements
 from precision.schema import plain, validate, validate_gates
 from precision.sections import (
     AdaptSection,
@@ -51,7 +51,7 @@ class Recipe:
     """A recipe whose every name is known: what was written, and the schemes and gates it comes to."""
 
     written: RecipeFile
-    """The file as it is written, with `--set` applied and the schemes of its presets spelled out."""
+    """The file as it is written, with `--set` applied and its presets spelled out."""
     schemes: tuple[Scheme, ...]
     """Every scheme: those of presets first, then the others in the order of the file."""
     gates: tuple[Gate, ...]
@@ -164,11 +164,19 @@ def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ())
     mistakes = _checked(document, [*document.mistakes, *mistakes], known)
     if mistakes or written is None:
         raise RecipeError(label, document.told(mistakes))
-    # Spelled out, so that a study's own recipe means the same when a preset has changed.
-    entries = brought(written.presets, known.presets) | written.schemes
-    written = replace(written, presets=(), schemes=entries)
-    schemes = tuple(_scheme(name, entry) for name, entry in entries.items())
+    written = _spelled_out(written, known.presets)
+    schemes = tuple(_scheme(name, entry) for name, entry in written.schemes.items())
     return Recipe(written, schemes, _gates(written.gates, known.profiles))
+
+
+def _spelled_out(written: RecipeFile, presets: Mapping[str, Preset]) -> RecipeFile:
+    """Put the schemes of presets in their place, so that a study's recipe means the same when a preset has changed."""
+    schemes = brought(written.presets, presets) | written.schemes
+    space = (
+        replace(rule, allow=tuple(allowed(rule.allow, written.presets, presets, written.schemes)))
+        for rule in written.space
+    )
+    return replace(written, presets=(), schemes=schemes, space=tuple(space))
 
 
 def load_gates(source: str | Path, known: Known) -> tuple[Gate, ...]:
@@ -210,7 +218,7 @@ def _checked(document: Document, mistakes: list[Mistake], known: Known) -> list[
     }
     named = [name for _, name in document.walk("presets", "*") if isinstance(name, str)]
     found = [
-        *checks.names(document, names, brought(named, known.presets)),
+        *checks.names(document, names, brought(named, known.presets), named),
         *checks.rules(document, known.profiles),
         *disagreements(document, known.presets),
     ]

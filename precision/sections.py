@@ -107,7 +107,7 @@ class Rule:
     match: Annotated[Text, Field(title="Sites")]
     """Name of a site, or a shell pattern of names; upper and lower case differ."""
     allow: Annotated[tuple[Text, ...], Field(title="Schemes allowed", min_length=1)]
-    """Names of schemes."""
+    """Names of schemes, and of presets of the recipe for all of theirs."""
     op: Annotated[Op | None, Field(title="Operation")] = None
     """Only sites of this operation; left out for all of them."""
 

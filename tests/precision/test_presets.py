@@ -95,6 +95,14 @@ def test_presets_may_be_set_where_a_recipe_has_none() -> None:
     assert [scheme.name for scheme in recipe.schemes] == ["bfp8_lofi", "bfp8_hifi2", "bf16"]
 
 
+def test_a_rule_may_allow_a_preset_for_all_that_it_brings() -> None:
+    recipe = read("space=[{match: 'a*', allow: [bfp8_hifi2, lofi]}, {match: '*', allow: [wide, lofi, bf16]}]")
+    assert [rule.allow for rule in recipe.space] == [("bfp8_hifi2", "bfp8_lofi"), ("bf16", "bfp8_lofi", "bfp8_hifi2")]
+    assert load_recipe(recipe.to_yaml(), KNOWN) == recipe
+    named_alike = read("schemes.lofi={weight: bf16, activation: bf16}", "space=[{match: '*', allow: [lofi]}]")
+    assert named_alike.space[0].allow == ("lofi",)
+
+
 def test_presets_that_agree_go_together_and_others_do_not() -> None:
     assert [scheme.name for scheme in read("presets=[wide, same_again, lofi]").schemes][:2] == ["bf16", "bf16_lofi"]
     (line,) = mistakes("presets=[wide, lofi, other_card]")
@@ -113,6 +121,9 @@ def test_presets_that_agree_go_together_and_others_do_not() -> None:
         (["presets=[wide, lofi, wide]"], "presets[2] (--set): got 'wide' a second time, must be listed once"),
         (["presets=wide", "space[0].allow=[bf16]"], "presets (--set): got 'wide', must be a list"),
         (["baseline=bf61"], "one of this recipe's schemes (bf16, bfp8_lofi, bfp8_hifi2); did you mean 'bf16'?"),
+        (["space=[{match: '*', allow: [lofy]}]"], "or one of its presets (wide, lofi); did you mean 'lofi'?"),
+        (["space=[{match: '*', allow: [same_again]}]"], "must be one of this recipe's schemes"),
+        (["baseline=wide"], "baseline (--set): got 'wide', must be one of this recipe's schemes"),
         (["presets=[]"], "schemes: missing, must be given, or presets that bring them"),
         (["presets=[]", "schemes={}"], "schemes (--set): missing, must be given, or presets that bring them"),
     ],
