@@ -97,7 +97,8 @@ def main() -> None:
         alone = undisturbed(search(folder / "undisturbed"))
         print(
             f"\nundisturbed: {alone.seconds:.1f} CPU seconds, {alone.first_seconds:.1f} until the first damage is in"
-            f" the log, {len(alone.found)} findings; workers: {asked.workers}"
+            f" the log, {len(alone.found)} findings; workers: {asked.workers}",
+            flush=True,
         )
         same = each_once(search, folder, alone, asked.kills, asked.seed)
         one = in_a_row(search(folder / "in_a_row"), alone, asked.kills, asked.seed)
@@ -126,9 +127,13 @@ class Search:
 
     def finish(self, session: int) -> None:
         """Begin or resume it, to its end."""
-        code = self.start(session).wait()
-        if code not in (0, 1):
-            raise RuntimeError(f"the search ended with {code}; its message is above")
+        self.start(session).wait()
+        self.ended()
+
+    def ended(self) -> None:
+        """Check that the search came to a policy, kept or not; RuntimeError where it did not."""
+        if not (self.out / "policy.yaml").is_file():
+            raise RuntimeError(f"{self.out}: the search came to no policy; its message is above")
 
     def kill_after(self, seconds: float, session: int) -> bool:
         """Begin or resume it and kill all its processes after so many CPU seconds; False where it had ended before."""
@@ -138,7 +143,7 @@ class Search:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return True
-            time.sleep(0.002)
+            time.sleep(0.01)
         return False
 
     def notes(self, session: int) -> Path:
@@ -164,12 +169,13 @@ class Search:
         """What is in the log by its key, less what the clock gave; RuntimeError where a key is there twice."""
         found: dict[str, str] = {}
         for line in self.lines()[0]:
-            parts = {"damage": ("key",), "candidate": ("digest", "split", "arithmetic")}.get(line["kind"], ("name",))
-            key = " ".join([line["kind"], *(str(line.get(part, "")) for part in parts)])
+            timeless = {name: value for name, value in line.items() if not name.endswith("seconds")}
+            content = json.dumps(timeless, sort_keys=True)
+            parts = [line[part] for part in ("key", "digest", "split", "arithmetic", "name") if part in line]
+            key = " ".join(map(str, [line["kind"], *(parts or [content])]))
             if key in found:
                 raise RuntimeError(f"{self.out} holds {key} twice")
-            timeless = {name: value for name, value in line.items() if not name.endswith("seconds")}
-            found[key] = json.dumps(timeless, sort_keys=True)
+            found[key] = content
         return found
 
     def repeated(self, sessions: int) -> int:
@@ -192,8 +198,7 @@ def undisturbed(search: Search) -> Undisturbed:
         if not first and any(line["kind"] == "damage" for line in search.lines()[0]):
             first = seconds
         time.sleep(0.01)
-    if process.returncode not in (0, 1):
-        raise RuntimeError(f"the search ended with {process.returncode}; its message is above")
+    search.ended()
     return Undisturbed(seconds, first, (search.out / "policy.yaml").read_bytes(), search.found())
 
 
@@ -298,22 +303,21 @@ def note_what_begins() -> None:
     def render(split: str, policy: Any, _index: int, metrics: Sequence[str]) -> str | None:
         return f"policy {policy.digest} on {split}" if metrics else None  # none are asked of the samples
 
-    def exactly(policy: Any, index: int, path: Path | None) -> str | None:
-        return None if path is None or path.is_file() else f"policy {policy.digest} exactly on clip {index}"
+    def exactly(policy: Any, index: int) -> str:
+        return f"policy {policy.digest} exactly on clip {index}"
 
     def yardstick(name: str, *_: object) -> str:
         return f"yardstick {name}"
 
-    named: dict[str, Callable[..., str | None]] = {
+    keys: dict[str, Callable[..., str | None]] = {
         "damage": damage,
         "damage_around": around,
         "render": render,
         "render_exactly": exactly,
         "yardstick": yardstick,
     }
-    for method, key_of in named.items():
-        if hasattr(Auditions, method):
-            setattr(Auditions, method, _noted(getattr(Auditions, method), key_of))
+    for method, key_of in keys.items():
+        setattr(Auditions, method, _noted(getattr(Auditions, method), key_of))
 
 
 def _noted(method: Callable[..., Any], key_of: Callable[..., str | None]) -> Callable[..., Any]:
