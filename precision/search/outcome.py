@@ -9,11 +9,11 @@ from precision.search.problem import Choice, Problem
 
 Goal = Literal["cheapest", "best_audio"]
 """What is sought: the least cost that keeps every gate, or the least `Evaluation.worst` within the limits."""
-Stage = Literal["bracket", "safest", "neighbours", "lower", "swap", "prove", "repair", "exhaustive", "warm", "sampled"]
-"""What an evaluation was for: finding the budget, the fallback, the solutions next to it, changes of single sites that
-are likely to hold, exchanges of two, changes that only prove the rest, raising sites of a broken choice; one of all, a
-sampler's start, what it drew."""
-Reason = Literal["one_optimal", "cheapest", "evaluations", "unreachable", "repaired", "optimal"]
+Stage = Literal["first", "improve", "safest", "uniform", "diverse", "prove", "repair", "exhaustive", "warm", "sampled"]
+"""What an evaluation was for: the choice that the damages of single sites make the best bet; the best bet by what was
+learned since; the choice of least predicted damage; one option at every site; choices unlike those that broke; a change
+of one unit that proves the rest; raising sites of a broken choice; one of all; a sampler's start, what it drew."""
+Reason = Literal["settled", "cheapest", "evaluations", "unreachable", "repaired", "optimal"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Evaluation:
     kept: bool
     """Whether every gate was kept."""
     worst: float
-    """The largest relative excess over a gate's threshold, > 0 where it is broken; NaN where it has no value."""
+    """The largest relative excess over a gate's threshold: > 0 where one is broken, negative where all are kept with
+    room, which makes it the measure of audio; NaN where a gate has no value."""
     ratio: Mapping[str, float] = field(default_factory=dict)
     """Value by threshold of the metrics that have budgets; metrics may be missing."""
 
@@ -48,7 +49,7 @@ class Progress:
     evaluations: int
     """The most evaluations that the search may use."""
     best: Trial | None
-    """The cheapest choice so far that was kept."""
+    """The best so far, as `Outcome.best` has it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,14 @@ class Outcome:
     tried: tuple[Trial, ...]
     """Every choice evaluated, in order, each once."""
     reason: Reason
-    """Why it stopped: nothing cheaper is one change away; the cheapest choice of all is kept; the evaluations are used
-    up; even the choice of least damage is broken; a broken choice was repaired."""
-    one_optimal: bool
-    """Every choice that lowers one site (or group) of the best was evaluated and broke, or damages more, in every
-    metric, than one at the same site that did."""
+    """Why it stopped: nothing better is likely; the cheapest choice of all is kept; the evaluations are used up;
+    neither the choice of least damage nor any unlike it is kept; a broken choice is repaired; the optimum is proved."""
+    one_optimal: bool = False
+    """Every cheaper choice that differs from the best in one site (or group) was evaluated and broke. Where a search
+    does not happen to have tried them all, `precision.search.prove` does."""
+    remeasured: tuple[str, ...] = ()
+    """Of each time that damages were measured anew around a choice: why."""
+    goal: Goal = "cheapest"
 
     @property
     def nearest(self) -> Trial | None:
@@ -77,11 +81,24 @@ class Outcome:
         """One sentence for people, with the numbers."""
         if self.best is not None:
             cut = "; the evaluations are used up" if self.reason == "evaluations" else ""
-            return f"a choice of cost {self.best.cost:.6g} keeps every gate after {len(self.tried)} evaluations{cut}"
+            if self.goal == "cheapest":
+                return (
+                    f"a choice of cost {self.best.cost:.6g} keeps every gate after {len(self.tried)} evaluations{cut}"
+                )
+            room = -100.0 * self.best.evaluation.worst
+            told = f"{room:.4g} % within" if room >= 0.0 else f"{-room:.4g} % beyond"
+            return (
+                f"the best audio within the limits, at cost {self.best.cost:.6g}, is {told} its worst threshold after "
+                f"{len(self.tried)} evaluations{cut}"
+            )
         if self.nearest is None:
             return "nothing was evaluated"
         excess = 100.0 * self.nearest.evaluation.worst
-        why = "not even the choice of least damage does" if self.reason == "unreachable" else "evaluations are used up"
+        why = (
+            "neither that of least damage nor any unlike it"
+            if self.reason == "unreachable"
+            else "evaluations are used up"
+        )
         beyond = "breaks by no number" if math.isnan(excess) else f"is {excess:.4g} % beyond its worst threshold"
         return (
             f"none of {len(self.tried)} choices keeps every gate ({why}); the nearest, of cost "
@@ -149,9 +166,13 @@ class Ledger:
             self._on_progress(Progress(trial, len(self._trials), self._evaluations, self.best))
         return trial
 
-    def outcome(self, reason: Reason, one_optimal: bool = False) -> Outcome:
+    def foretell(self, problem: Problem) -> None:
+        """Foretell by another table of damages from here on."""
+        self._problem = problem
+
+    def outcome(self, reason: Reason, one_optimal: bool = False, remeasured: tuple[str, ...] = ()) -> Outcome:
         """Close the ledger."""
-        return Outcome(self.best, self.tried, reason, one_optimal)
+        return Outcome(self.best, self.tried, reason, one_optimal, remeasured, self._goal)
 
     def _rank(self, trial: Trial) -> tuple[float, float, Choice]:
         cost, excess = trial.cost, _excess(trial.evaluation)
