@@ -13,7 +13,7 @@ from precision.mistakes import Mistake, Path, nearest, path_text, shown, unknown
 Promise = tuple[str, str, str]
 """What tells gates apart: metric, over, and side (min or max)."""
 
-_NAMES = (
+NAMES = (
     ("model.name", "model"),
     ("target.device", "card"),
     ("cost.against.device", "card"),
@@ -25,6 +25,7 @@ _NAMES = (
     ("gates.replace.*.metric", "metric"),
     ("presets.*", "preset"),
 )
+"""Where in a recipe a name stands, `*` for any key or index, and of what it is one."""
 _PRESET_NAMES = (
     ("presets.*.schemes.*.weight", "format"),
     ("presets.*.schemes.*.activation", "format"),
@@ -50,7 +51,7 @@ def names(
 
     `brought` are the schemes of the recipe's `presets`, which are known beside its own; a rule may allow a preset.
     """
-    yield from _unknown(document, _NAMES, known)
+    yield from _unknown(document, NAMES, known)
     own = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
     usable = list(dict.fromkeys((*brought, *own)))
     listing = ", ".join(usable) or "none"

@@ -45,6 +45,18 @@ class Known:
     formats: Collection[str] = field(default_factory=known_formats)
     presets: Mapping[str, Preset] = field(default_factory=dict)
 
+    @property
+    def nouns(self) -> dict[str, Collection[str]]:
+        """Names by the noun that messages use of what they name."""
+        return {
+            "model": self.models,
+            "card": self.devices,
+            "metric": self.metrics,
+            "profile": self.profiles,
+            "format": self.formats,
+            "preset": self.presets,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -208,17 +220,9 @@ def _checked(document: Document, mistakes: list[Mistake], known: Known) -> list[
     """The mistakes, and with them those that the schema does not see."""
     # A value the schema has refused needs no second complaint.
     refused = {mistake.path for mistake in mistakes}
-    names = {
-        "model": known.models,
-        "card": known.devices,
-        "metric": known.metrics,
-        "profile": known.profiles,
-        "format": known.formats,
-        "preset": known.presets,
-    }
     named = [name for _, name in document.walk("presets", "*") if isinstance(name, str)]
     found = [
-        *checks.names(document, names, brought(named, known.presets), named),
+        *checks.names(document, known.nouns, brought(named, known.presets), named),
         *checks.rules(document, known.profiles),
         *disagreements(document, known.presets),
     ]

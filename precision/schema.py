@@ -7,13 +7,15 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from precision import mistakes
+from precision.checks import NAMES
 from precision.mistakes import Mistake
 from precision.sections import GatesFile, RecipeFile
 
@@ -22,14 +24,24 @@ _GATES = TypeAdapter(GatesFile)
 T = TypeVar("T")
 
 
-def recipe_schema() -> dict[str, Any]:
-    """JSON schema of a recipe, for editors: a title and a description on every key."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+def recipe_schema(known: Mapping[str, Collection[str]] = MappingProxyType({})) -> dict[str, Any]:
+    """JSON schema of a recipe, for editors: a title and a description on every key.
+
+    Args:
+        known: names by what they name (model, card, format, metric, profile, preset), to be offered and held to where
+            a recipe may name one; a noun that is left out may be any text.
+    """
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+    for pattern, noun in NAMES:
+        if noun in known:
+            for node in _nodes_at(schema, ["" if step == "*" else step for step in pattern.split(".")]):
+                node["enum"] = list(known[noun])
+    return schema
 
 
-def schema_text() -> str:
-    """The schema as its file holds it."""
-    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+def schema_text(known: Mapping[str, Collection[str]] = MappingProxyType({})) -> str:
+    """The schema as its file holds it; `known` as `recipe_schema` has it."""
+    return json.dumps(recipe_schema(known), indent=2, ensure_ascii=False) + "\n"
 
 
 def validate(data: object) -> tuple[RecipeFile | None, list[Mistake]]:
@@ -77,11 +89,15 @@ def _layout(adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 def _keys_at(schema: dict[str, Any], path: mistakes.Path) -> tuple[str, ...]:
     """The keys that may stand in the mapping at `path`; empty where the layout has no mapping of fixed keys there."""
-    nodes = [schema]
+    return tuple(key for node in _nodes_at(schema, path) for key in node.get("properties", {}))
+
+
+def _nodes_at(schema: dict[str, Any], path: Sequence[str | int]) -> list[dict[str, Any]]:
+    """The parts of a schema that hold for what stands at `path`; a key or index that is not fixed may be any."""
+    nodes = _branches(schema, [schema])
     for step in path:
-        nodes = [_child(node, step) for node in _branches(schema, nodes)]
-        nodes = [node for node in nodes if node]
-    return tuple(key for node in _branches(schema, nodes) for key in node.get("properties", {}))
+        nodes = _branches(schema, [child for node in nodes if (child := _child(node, step))])
+    return nodes
 
 
 def _branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,13 +112,11 @@ def _branches(schema: dict[str, Any], nodes: list[dict[str, Any]]) -> list[dict[
     return found
 
 
-def _child(node: dict[str, Any], step: str | int) -> dict[str, Any]:
-    if isinstance(step, int):
-        return dict(node.get("items", {}))
-    named = node.get("properties", {}).get(step)
-    if named is None:
-        named = node.get("additionalProperties") or node.get("patternProperties", {}).get("^[a-z0-9_]+$") or {}
-    return dict(named) if isinstance(named, Mapping) else {}
+def _child(node: dict[str, Any], step: str | int) -> dict[str, Any] | None:
+    # A mapping of any keys is written with one pattern for all of them.
+    others = (node.get("additionalProperties"), *node.get("patternProperties", {}).values())
+    found = node.get("properties", {}).get(step) or node.get("items") or next(filter(None, others), None)
+    return found if isinstance(found, dict) else None
 
 
 def plain(section: object) -> Any:

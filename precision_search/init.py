@@ -49,8 +49,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def schema() -> Answer:
-    """The JSON schema of a recipe."""
-    return Answer({}, schema_text().removesuffix("\n"))
+    """The JSON schema of a recipe, with the names of models, cards, formats, metrics, profiles and presets."""
+    return Answer({}, schema_text(wire.known_names().nouns).removesuffix("\n"))
 
 
 def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *, force: bool) -> Answer:

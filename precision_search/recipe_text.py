@@ -65,7 +65,9 @@ def _schemes(look: Look) -> Iterator[str]:
     used = {name: row for name, row in fitting.items() if row.schemes.items() <= written.items()}
     more = {name: row for name, row in fitting.items() if name not in used}
     if more:
-        yield from _comment("Ways to compute. `presets: [NAME]` brings more of them, to be named under `allow`:")
+        yield from _comment(
+            "Ways to compute. `presets: [NAME]` brings more of them; under `allow`, NAME is all of these:"
+        )
         for name, row in more.items():
             yield from _comment(f"{name}: {', '.join(row.schemes)}; {row.about}", "  ")
     yield "schemes:"

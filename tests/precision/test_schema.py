@@ -27,3 +27,24 @@ def test_every_key_of_the_schema_is_titled_and_described() -> None:
             # pydantic leaves a description to the section where the two are the same.
             section_named = schema["$defs"].get(entry.get("$ref", "").rsplit("/", 1)[-1], {})
             assert entry.get("description") or section_named.get("description"), key
+
+
+def test_an_editor_is_offered_the_names_there_are() -> None:
+    known = {
+        "model": ("embedded",),
+        "card": ("p150a", "l40s"),
+        "format": ("bf16",),
+        "metric": ("stoi",),
+        "preset": ("lofi",),
+    }
+    schema = recipe_schema(known)
+    sections = {name: section["properties"] for name, section in schema["$defs"].items()}
+    assert sections["ModelSection"]["name"]["enum"] == ["embedded"]
+    assert (
+        sections["TargetSection"]["device"]["enum"] == sections["AgainstSection"]["device"]["enum"] == ["p150a", "l40s"]
+    )
+    assert sections["SchemeEntry"]["weight"]["enum"] == sections["SchemeEntry"]["activation"]["enum"] == ["bf16"]
+    assert sections["GateEntry"]["metric"]["enum"] == ["stoi"]
+    assert schema["properties"]["presets"]["items"]["enum"] == ["lofi"]
+    assert "enum" not in sections["GatesSection"]["profile"]
+    assert "enum" not in recipe_schema()["$defs"]["ModelSection"]["properties"]["name"]

@@ -92,7 +92,7 @@ def test_what_is_set_is_written(command, hifigan, tmp_path):
     path = tmp_path / "Für mich.yaml"
     changed = [
         "search.goal=best_audio",
-        "search.within={joules: 0.7}",
+        "search.within={joules: 0.95}",
         "schemes.own={weight: bfp8_b, activation: bf16, fidelity: hifi4}",
         "presets=[blackhole_wide, tensix_bold]",
         "adapt={}",
@@ -102,7 +102,7 @@ def test_what_is_set_is_written(command, hifigan, tmp_path):
     data = json.loads(command("init", *hifigan, "--out", path, *[f"--set={c}" for c in changed], "--json"))
     recipe = read_recipe(str(path), ())
     assert recipe.name == "f_r_mich"
-    assert (recipe.search.goal, dict(recipe.search.within)) == ("best_audio", {"joules": 0.7})
+    assert (recipe.search.goal, dict(recipe.search.within)) == ("best_audio", {"joules": 0.95})
     assert [scheme.name for scheme in recipe.schemes] == ["fp32", "bf16", "bfp4_lofi", "bfp4_both_lofi", "own"]
     assert recipe.adapt is not None
     assert (recipe.cost.streams, recipe.data.held_back) == (7, 2)
@@ -158,7 +158,10 @@ def test_an_editor_finds_the_schema_where_it_lies(command, hifigan, tmp_path):
     assert line not in path.read_text().splitlines()
     assert "precision-search schema > recipe.schema.json" in path.read_text()
     (tmp_path / "recipe.schema.json").write_text(command("schema"))
-    assert json.loads((tmp_path / "recipe.schema.json").read_text()) == recipe_schema()
+    schema = json.loads((tmp_path / "recipe.schema.json").read_text())
+    assert schema["properties"].keys() == recipe_schema()["properties"].keys()
+    assert schema["properties"]["presets"]["items"]["enum"] == list(presets())
+    assert "h100_sxm" in schema["$defs"]["TargetSection"]["properties"]["device"]["enum"]
     command("init", *hifigan, "--out", path, "--force")
     assert line in path.read_text().splitlines()
 
