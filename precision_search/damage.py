@@ -28,12 +28,15 @@ def measure_damage(
     held = {key: study.damage(site.name, scheme) for key, (site, scheme) in first.items()}
     asked = [key for key, found in held.items() if found is None]
     progress.begin("measuring damage", len(asked))
-    measured = crew.damage([(first[key][0].name, first[key][1]) for key in asked], bench.additive)
-    for key, found in zip(asked, measured, strict=True):
-        site, scheme = first[key]
+
+    def log(place: int, found: Mapping[str, float]) -> None:
+        site, scheme = first[asked[place]]
         study.add_damage(site.name, scheme, found)
-        held[key] = found
         progress.step(f"{site.name} as {scheme.name}")
+
+    # Logged as they come, in whatever order, so that a kill loses no more than what was in work.
+    measured = crew.damage([(first[key][0].name, first[key][1]) for key in asked], bench.additive, log)
+    held |= dict(zip(asked, measured, strict=True))
     damage: dict[tuple[str, str], Mapping[str, float]] = {}
     for site, scheme in todo:
         known = held[_alike(site, scheme)]

@@ -116,13 +116,16 @@ class Jury:
         held = {tuple(record["key"]): floats(record["damage"]) for record in self._study.records("around")}
         todo = [index for index, key in enumerate(keys) if tuple(key) not in held]
         self._progress.begin(f"measuring changes of policy {base.digest}", len(todo))
-        measured = self._crew.damage_around(base, [asked[index] for index in todo], self.searching.additive)
-        for index, found in zip(todo, measured, strict=True):
+
+        def log(place: int, found: Mapping[str, float]) -> None:
+            index = todo[place]
             site, scheme = asked[index]
             line = {"kind": "around", "key": keys[index], "site": site, "scheme": scheme.name, "damage": numbers(found)}
             self._study.append(line)
             held[tuple(keys[index])] = dict(found)
             self._progress.step(f"{site} as {scheme.name}")
+
+        self._crew.damage_around(base, [asked[index] for index in todo], self.searching.additive, log)
         return [held[tuple(key)] for key in keys]
 
     def hear(

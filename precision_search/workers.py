@@ -12,7 +12,7 @@ from calibrate.moments import Moments
 from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.auditions import Auditions
-from precision_search.pools import Here, Pool, Processes, WorkerError
+from precision_search.pools import Here, Made, Pool, Processes, WorkerError
 from precision_search.renders import load_render, store_render
 from precision_search.setting import Setting
 
@@ -76,15 +76,18 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._pool.close()
 
-    def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
-        """Damage of each (site, scheme), in their order, as they are measured."""
-        yield from self._pool.each("damage", [(site, scheme, metrics) for site, scheme in tasks])
+    def damage(
+        self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str], made: Made | None = None
+    ) -> list[dict[str, float]]:
+        """Damage of each (site, scheme), in their order; `made` is told of each as soon as it is measured."""
+        return list(self._pool.each("damage", [(site, scheme, metrics) for site, scheme in tasks], made))
 
     def damage_around(
-        self, policy: Policy, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]
-    ) -> Iterator[dict[str, float]]:
-        """Damage of a whole policy with one site of it under another scheme, for each, in their order."""
-        yield from self._pool.each("damage_around", [(policy, site, scheme, metrics) for site, scheme in tasks])
+        self, policy: Policy, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str], made: Made | None = None
+    ) -> list[dict[str, float]]:
+        """Damage of a whole policy with one site of it under another scheme, likewise."""
+        asked = [(policy, site, scheme, metrics) for site, scheme in tasks]
+        return list(self._pool.each("damage_around", asked, made))
 
     def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Output, Scores]]:
         """Render and score each of the split's `count` clips."""

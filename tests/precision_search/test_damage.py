@@ -1,4 +1,6 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+
+import pytest
 
 from backends.emulation.audition import Bench
 from precision.policy import Scheme
@@ -9,15 +11,23 @@ from precision_search.wire import make_setting, read_recipe
 
 
 class Counting:
-    """Stands where the workers do: what is asked is counted, nothing is rendered."""
+    """Stands where the workers do: what is asked is counted, nothing is rendered; the last is there first."""
 
-    def __init__(self) -> None:
+    def __init__(self, dies_after: int | None = None) -> None:
         self.asked: list[tuple[str, Scheme]] = []
+        self._dies_after = dies_after
 
-    def damage(self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str]) -> Iterator[dict[str, float]]:
-        for task in tasks:
-            self.asked.append(task)
-            yield dict.fromkeys(metrics, float(len(self.asked)))
+    def damage(
+        self, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str], made: Callable[[int, dict[str, float]], None]
+    ) -> list[dict[str, float]]:
+        found = {}
+        for place in reversed(range(len(tasks))):
+            if len(self.asked) == self._dies_after:
+                raise RuntimeError("killed")
+            self.asked.append(tasks[place])
+            found[place] = dict.fromkeys(metrics, float(place))
+            made(place, found[place])
+        return [found[place] for place in range(len(tasks))]
 
 
 def test_nothing_is_measured_twice_nor_again_on_resume(tmp_path):
@@ -37,3 +47,20 @@ def test_nothing_is_measured_twice_nor_again_on_resume(tmp_path):
     assert found[product, "bf16_lofi"] is not found[product, "bf16"]
     assert found[product, "bf16_lofi"] == found[product, "bfp8_lofi"]
     assert [scheme.name for site, scheme in first.asked if site == product].count("bfp8_lofi") == 0
+
+
+def test_what_came_before_a_kill_is_not_measured_again_in_whatever_order_it_came(tmp_path):
+    setting = make_setting(read_recipe("tts_blackhole", ("data.search=1", "data.held_back=2")))
+    bench = Bench.of(setting.recipe.gates, setting.material("search"), 1)
+    quiet = Progress(quiet=True)
+    killed, resumed = Counting(dies_after=10), Counting()
+    with (
+        Study.create(tmp_path / "study", {"recipe": "test"}) as study,
+        pytest.raises(RuntimeError, match="killed"),
+    ):
+        measure_damage(setting, study, killed, bench, quiet)
+    with Study.open(tmp_path / "study", {"recipe": "test"}) as study:
+        assert len(study.records("damage")) == 10
+        measure_damage(setting, study, resumed, bench, quiet)
+    assert len(killed.asked) == 10
+    assert not set(killed.asked) & set(resumed.asked)
