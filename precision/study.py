@@ -140,6 +140,10 @@ class Study:
         """Every line of a kind as it stands in the log, in order; the header is `header`, not a record."""
         return tuple(dict(line) for line in self._lines if line["kind"] == kind)
 
+    def tail(self, count: int) -> tuple[dict[str, Any], ...]:
+        """The last lines of the log, at most `count`, in order; the header is not one of them."""
+        return tuple(dict(line) for line in self._lines[-count:])
+
     def add_damage(self, site: str, scheme: Scheme, damage: Mapping[str, float]) -> None:
         """Log the damage of one site under one scheme, in each metric's unit; StudyError as in `append`."""
         key = evaluation_key(site, scheme)
