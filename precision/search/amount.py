@@ -33,10 +33,11 @@ class Amount:
         return math.fsum(parts)
 
     @property
-    def span(self) -> float:
-        """The most by which two totals can differ, each unit and link by itself."""
+    def resolution(self) -> float:
+        """Totals closer than this are equal: 1e-9 of the range, and no less than what rounding makes of equal ones."""
         tables = [*self.own, *(table for _, _, table in self.links)]
-        return math.fsum(float(table.max() - table.min()) for table in tables)
+        span = math.fsum(float(table.max() - table.min()) for table in tables)
+        return max(RESOLUTION * span, 1e-12 * math.fsum(float(table.max()) for table in tables))
 
     def over(self, top: float) -> "Amount":
         """Give the amount as a share of `top` > 0."""

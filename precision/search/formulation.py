@@ -155,7 +155,10 @@ class Formulation:
     def goal(self, *amounts: Amount) -> Goal:
         """Scale one amount to the common range, to be minimised; or several, the largest of which is."""
         found = [self.row(amount) for amount in amounts]
-        span = max(self.most(row) + (base if len(found) > 1 else 0.0) for row, base in found)
+        # amounts that differ by rounding alone are not spread over the range
+        span = max(
+            max(self.most(row), (1.0 if len(found) > 1 else 1e-3) * (self.most(row) + base)) for row, base in found
+        )
         scale = SCALE / span if span > 0.0 else 1.0
         least = min(base for _, base in found)
         return Goal(np.array([row for row, _ in found]) * scale, np.array([base - least for _, base in found]) * scale)

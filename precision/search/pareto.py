@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.search.amount import RESOLUTION, Amount, power, taken
+from precision.search.amount import Amount, power, taken
 from precision.search.budget import check_meaning
 from precision.search.problem import COST, Problem
 from precision.search.solve import Solution
@@ -87,7 +87,7 @@ def pareto_front(problem: Problem, metric: str, points: int = POINTS) -> Front:
     selections = np.stack([kept[swept.options[:, unit]] for unit, kept in enumerate(options)], axis=1)
     costs, powers = _totals(cost, selections), _totals(damage, selections)
     order = np.lexsort((powers, costs))
-    order = order[_distinct(costs[order], powers[order], RESOLUTION * cost.span, RESOLUTION * damage.span)]
+    order = order[_distinct(costs[order], powers[order], cost.resolution, damage.resolution)]
     choices = np.zeros((order.size, len(problem.sites)), dtype=np.int64)
     for place, members in enumerate(problem.units):
         choices[:, np.array(members.sites)] = np.array(members.picks)[selections[order, place]]

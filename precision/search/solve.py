@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from precision.search.amount import RESOLUTION, taken, weighed
+from precision.search.amount import taken, weighed
 from precision.search.budget import caps, cheapest, check_budgets, fits, reach, safest, weights
 from precision.search.conflict import conflict
 from precision.search.formulation import Cut
@@ -83,7 +83,7 @@ def solutions(
     first = program.best(()) if cuts and free is None else free or found
     if first is None:
         raise conflict(problem, budgets, limits)
-    slack = cost.total(first) - least(problem, cost)[0] <= RESOLUTION * cost.span
+    slack = cost.total(first) - least(problem, cost)[0] <= cost.resolution
     while found is not None:
         choice = problem.choice(found)
         yield Solution(choice, problem.total_cost(choice), problem.predicted(choice), slack)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.search.amount import RESOLUTION, Amount, Selection
+from precision.search.amount import Amount, Selection
 from precision.search.unit import Array
 
 Indices = NDArray[np.int64]
@@ -55,7 +55,7 @@ class _Thinner:
 
     def __init__(self, first: Amount, second: Amount, points: int) -> None:
         steps = len(first.own)
-        self._width = (RESOLUTION * first.span / steps, RESOLUTION * second.span / steps)
+        self._width = (first.resolution / steps, second.resolution / steps)
         self._points = points
         self.error = 0.0
 
