@@ -1,6 +1,7 @@
 """Every policy of a space, rendered and scored: a walk down the tree of units, so that each prefix is computed once."""
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -151,7 +152,7 @@ def enumerate_space(name: str, folder: Path, workers: int, *, checks: int = 12) 
     paths = [folder / "parts" / name / f"{''.join(map(str, part))}.npz" for part in parts]
     with multiprocessing.get_context("spawn").Pool(workers, _begin, (name,)) as pool:
         for done, _ in enumerate(pool.imap_unordered(_enumerate_part, zip(parts, paths, strict=True)), 1):
-            print(f"{name}: {done} of {len(parts)} parts", flush=True)
+            print(f"{name}: {done} of {len(parts)} parts", file=sys.stderr, flush=True)
     found = [np.load(part) for part in paths]
     scores = np.concatenate([part["scores"] for part in found])
     spent = time.process_time() - begun + sum(float(part["seconds"]) for part in found)

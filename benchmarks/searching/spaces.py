@@ -1,4 +1,4 @@
-"""Spaces small enough to enumerate: the embedded voice's vocoder and its transformer, in units of neighbouring sites."""
+"""Spaces small enough to enumerate: the embedded voice's vocoder and its transformer, units of neighbouring sites."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
