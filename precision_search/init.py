@@ -118,8 +118,9 @@ def _look(model: str, device: str, overrides: Sequence[str], name: str) -> Look:
     if not clips:
         raise SetupError("data: there are no clips; name a folder with recordings by --set data.audio=FOLDER")
     search, held_back = _split(len(clips))
-    # A model that speaks its own sentences does not cut them, and need not be told to.
-    cut = first.data.seconds is not None and max(clip.seconds for clip in clips) <= first.data.seconds
+    # Said only where it cuts: not of short clips, nor of a model that speaks whole sentences of its own.
+    longest = max(clip.seconds for clip in clips)
+    cut = first.data.seconds is not None and 0.9 * first.data.seconds < longest <= first.data.seconds
     recipe = _draft(model, device, overrides, name, search, held_back, cut=cut)
     if recipe.data.search + recipe.data.held_back > len(clips):
         raise SetupError(

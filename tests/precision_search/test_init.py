@@ -37,8 +37,8 @@ def test_what_is_written_for_a_vocoder_has_no_mistake(device, command, hifigan, 
     assert "nothing wrong" in command("check", path)
     recipe = read_recipe(str(path), ())
     assert (recipe.name, recipe.model.checkpoint, recipe.target.device) == ("mine", str(tiny.checkpoint), device)
-    # Four clips of a second: two of five search, and they are cut at three seconds as a vocoder's recordings are.
-    assert (recipe.data.search, recipe.data.held_back, recipe.data.seconds) == (1, 3, 3.0)
+    # Four clips of a second: two of five search, and there is nothing to cut.
+    assert (recipe.data.search, recipe.data.held_back, recipe.data.seconds) == (1, 3, None)
     assert [rule.match for rule in recipe.space] == [
         "conv_pre",
         "conv_post",
@@ -144,6 +144,25 @@ def test_a_baseline_that_the_card_refuses_is_told(command, hifigan, tmp_path):
     told = command("init", *hifigan, "--device", "n300", "--set", refused, "--out", tmp_path / "x.yaml", code=2)
     assert "cannot run the baseline bf16" in told
     assert "use hifi3" in told
+
+
+def test_long_recordings_are_cut(command, tiny, tmp_path):
+    path = tmp_path / "x.yaml"
+    # Without recordings of one's own those of the embedded voice are taken; some are longer than three seconds.
+    command("init", "hifigan", "--set", f"model.checkpoint={tiny.checkpoint}", "--out", path)
+    assert read_recipe(str(path), ()).data.seconds == 3
+    command(
+        "init",
+        "hifigan",
+        "--set",
+        f"model.checkpoint={tiny.checkpoint}",
+        "--set",
+        "data.seconds=1",
+        "--out",
+        path,
+        "--force",
+    )
+    assert read_recipe(str(path), ()).data.seconds == 1
 
 
 def test_too_few_clips_are_told(command, hifigan, tmp_path):
