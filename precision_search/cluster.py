@@ -25,6 +25,7 @@ from precision_search.store import Store
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 try:
     import ray
+    from ray._private.services import get_ray_address_from_environment  # what address="auto" finds
     from ray.exceptions import RayError, RaySystemError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as absent:
@@ -38,7 +39,7 @@ CLIENT_PORT = 10001
 CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 3.0
 """Between looks for nodes that have come or gone."""
-RETURN_SECONDS = 20.0
+RETURN_SECONDS = 15.0
 """How long a node is waited for where none is left."""
 BUSY_SECONDS = 30.0
 """After which it is said that the cluster's processors are taken by others."""
@@ -229,7 +230,8 @@ class Cluster:
         nodes = {node.id: node for node in _nodes()}
         for gone in self._nodes.keys() - nodes.keys():
             node = self._nodes.pop(gone)
-            self._lost[node.address] += sum(hand.node is node for hand in self._idle)
+            idle = sum(hand.node is node for hand in self._idle)
+            self._lost += Counter({node.address: idle} if idle else {})
             self._idle = [hand for hand in self._idle if hand.node is not node]
         for node in nodes.values():
             if node.id not in self._nodes and node.room:
@@ -262,7 +264,8 @@ class Cluster:
         for where, count in self._lost.items():
             left = len(self._idle) + sum(asked.turn is not None for asked in self._asked.values())
             workers = f"{count} workers" if count > 1 else "a worker"
-            self._say(f"lost {workers} on {where}; {left} left, who do what was in work there")
+            others = f"{left} left, which do what was in work there" if left else "no other is ready"
+            self._say(f"lost {workers} on {where}; {others}")
         self._lost.clear()
 
     def _wait_for_nodes(self) -> None:
@@ -292,23 +295,24 @@ def connect(where: str) -> None:
     global _ours
     if ray.is_initialized():
         return
-    if where != "ray":
-        parts = urlsplit(where)
-        place = (parts.hostname or "", parts.port or CLIENT_PORT)
-        try:
-            socket.create_connection(place, CONNECT_SECONDS).close()
-        except OSError as error:
-            raise WorkerError(
-                f"--workers {where}: nothing answers there ({error}); on the cluster's head, Ray must have been started"
-                f" by: ray start --head --ray-client-server-port={place[1]}"
-            ) from error
     try:
-        ray.init("auto" if where == "ray" else where, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise WorkerError(
-            f"--workers {where}: no Ray cluster is found here; start one by `ray start --head`, have others join it"
-            " by `ray start --address=HEAD:6379`, or name one by --workers ray://HEAD:10001"
-        ) from error
+        at = get_ray_address_from_environment("auto", None) if where == "ray" else where
+        # Ray itself tries for minutes where nothing answers, as after a cluster that was not stopped but killed.
+        parts = urlsplit(at if "://" in at else f"//{at}")
+        socket.create_connection((parts.hostname or "", parts.port or CLIENT_PORT), CONNECT_SECONDS).close()
+        with suppress(ConnectionError):  # a busy head may answer a client too late the first time
+            ray.init(at, log_to_driver=False, logging_level=logging.ERROR)
+        if not ray.is_initialized():
+            ray.init(at, log_to_driver=False, logging_level=logging.ERROR)
+    except OSError as error:
+        started = (
+            "start one by `ray start --head`, have other machines join it by `ray start --address=HEAD:6379`, or name"
+            " one by --workers ray://HEAD:10001"
+            if where == "ray"
+            else "its head must have been started by `ray start --head --ray-client-server-port=PORT`"
+        )
+        why = error.strerror or str(error).partition(". Please")[0]
+        raise WorkerError(f"--workers {where}: no Ray cluster answers ({why}); {started}") from error
     except RuntimeError as error:  # other versions of Ray or Python
         raise WorkerError(f"--workers {where}: {error}") from error
     _ours = True

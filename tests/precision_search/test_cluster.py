@@ -1,0 +1,186 @@
+"""Workers on the machines of a cluster: the same policy, whatever is lost on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from precision_search.main import main
+
+pytest.importorskip("ray.cluster_utils", reason="needs the extra `cluster`", exc_type=ImportError)
+
+SERVER = Path(__file__).with_name("ray_cluster.py")
+LIMIT_SECONDS = 240
+QUIET = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Nodes:
+    """A cluster to lose nodes of."""
+
+    def __init__(self, process: subprocess.Popen[str], head: str, door: str) -> None:
+        self._process, self.head, self.door = process, head, door
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        print(command, file=self._process.stdin, flush=True)
+
+
+@contextmanager
+def nodes(count: int) -> Iterator[Nodes]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, SERVER, str(count)], stdin=pipe, stdout=pipe, text=True, env=QUIET
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield Nodes(process, *process.stdout.readline().split())
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
+
+
+class Run:
+    """A run of the command, watched."""
+
+    def __init__(self, recipe: Path, folder: Path, *more: str, head: str = "") -> None:
+        command = [sys.executable, "-m", "precision_search", "run", str(recipe), "--out", str(folder), *more]
+        self.log = folder / "study.jsonl"
+        self.said: list[str] = []
+        self._limit = time.monotonic() + LIMIT_SECONDS
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=QUIET | {"RAY_ADDRESS": head},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend([])
+        for line in self.process.stderr:
+            self.said.append(line)
+
+    @property
+    def lines(self) -> int:
+        return self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+
+    def until_lines(self, count: int) -> None:
+        self._until(lambda: self.lines >= count)
+
+    def until_said(self, text: str) -> None:
+        self._until(lambda: text in "".join(self.said))
+
+    def _until(self, true) -> None:
+        while not true():
+            assert self.process.poll() is None, "".join(self.said)
+            assert time.monotonic() < self._limit, "".join(self.said)
+            time.sleep(0.02)
+
+    def code(self) -> int:
+        code = self.process.wait(max(self._limit - time.monotonic(), 1))
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def alone(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "tiny"
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(made / "tiny.yaml"), "--out", str(folder), "--quiet", "--workers", "1"])
+    assert not ended.value.code
+    return folder
+
+
+def damages(study: Path) -> list[object]:
+    log = [json.loads(line) for line in (study / "study.jsonl").read_text().splitlines()]
+    return [line for line in log if line["kind"] == "damage"]
+
+
+@pytest.mark.slow
+def test_a_killed_node_and_ctrl_c_change_nothing_of_the_policy(alone, made, tmp_path):
+    folder = tmp_path / "tiny"
+    with nodes(2) as cluster:
+        stopped = Run(made / "tiny.yaml", folder, "--workers", "ray", head=cluster.head)
+        stopped.until_lines(8)
+        stopped.process.send_signal(signal.SIGINT)
+        assert stopped.code() == 130
+        assert "--resume" in stopped.said[-1]
+        held = stopped.lines
+        run = Run(made / "tiny.yaml", folder, "--workers", "ray", "--resume", head=cluster.head)
+        run.until_lines(held + 8)  # so the cluster's two processors are free again
+        cluster.tell("kill 0")
+        assert run.code() == 0, "".join(run.said)
+        assert any(line.startswith("lost a worker on 127.0.0.3; 1 left") for line in run.said), run.said
+    assert (folder / "policy.yaml").read_bytes() == (alone / "policy.yaml").read_bytes()
+    assert damages(folder) == damages(alone), "each measured once, in order, to the last bit"
+
+
+@pytest.mark.slow
+def test_a_node_that_comes_back_is_used_and_without_any_the_run_is_gone_on_with_here(alone, made, tmp_path):
+    folder = tmp_path / "tiny"
+    with nodes(1) as cluster:
+        run = Run(made / "tiny.yaml", folder, "--workers", cluster.door)
+        run.until_lines(6)
+        cluster.tell("kill 0")
+        run.until_said("no worker is left; waiting")
+        held = run.lines
+        cluster.tell("add")
+        run.until_lines(held + 6)
+        cluster.tell("kill 1")
+        assert run.code() == 2
+        assert "no worker of the cluster is left; nothing measured is lost" in run.said[-1]
+        assert "--resume" in run.said[-1]
+    held = run.log.read_bytes().rpartition(b"\n")[0]
+    here = Run(made / "tiny.yaml", folder, "--workers", "1", "--resume")
+    assert here.code() == 0, "".join(here.said)
+    assert here.log.read_bytes().startswith(held)
+    assert (folder / "policy.yaml").read_bytes() == (alone / "policy.yaml").read_bytes()
+    assert damages(folder) == damages(alone)
+
+
+def test_a_cluster_that_is_not_there_is_refused_before_a_study_is_begun(made, tmp_path):
+    for where, head in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
+        run = Run(made / "tiny.yaml", tmp_path / "none", "--workers", where, head=head)
+        assert run.code() == 2
+        assert f"--workers {where}: no Ray cluster answers (Connection refused)" in run.said[-1]
+        assert "ray start --head" in run.said[-1]
+    assert not (tmp_path / "none").exists()
+
+
+def test_ray_is_imported_for_a_cluster_alone_and_its_absence_names_the_extra():
+    script = """
+import sys
+import precision_search.main, precision_search.run
+assert "ray" not in sys.modules
+sys.modules["ray"] = None
+from precision_search.workers import WorkerError, reach
+try:
+    reach("ray")
+except WorkerError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'precision-search[cluster]'" in found.stdout
+
+
+@pytest.mark.parametrize("where", ["", "many", "0", "-1", "ray:", "ray://", "ray://host:port", "raymond"])
+def test_workers_that_are_none_are_refused(where, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "tts_blackhole", f"--workers={where}"])
+    assert ended.value.code == 2
+    assert "--workers" in capsys.readouterr().err
