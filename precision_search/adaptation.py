@@ -28,6 +28,8 @@ that holds is taken. Training takes a tenth to a fifth off the distances that ad
 
 NEAR = 1.003
 """Costs this near to each other count as the same where weights are trained for the less damaging."""
+_PRICE = "price"
+"""What a search minimizes, where it is a limit and damage is minimized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ class Trained:
     """Name of the scheme that each trained site was trained for."""
 
 
-def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Choice | None:
+def target_of(
+    problem: Problem, damage: Mapping[str, float], slack: float, limits: Mapping[str, float] | None = None
+) -> Choice | None:
     """A choice as cheap as any foretold to damage `slack` times as much, and of those that damages least.
 
     Cheapness that costs next to nothing to give up (storage, where passes are counted) would be damage for nothing.
@@ -50,12 +54,14 @@ def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Ch
         problem: costs, and damages of single sites without training.
         damage: of each metric that counts, above 0 where it is to mean anything.
         slack: 1 or more.
+        limits: the most that a choice may take of a usage.
 
     Returns:
-        One option a site, or None where nothing damages as little as that.
+        One option a site, or None where nothing within the limits damages as little as that.
     """
+    limits = limits or {}
     try:
-        cheapest = solve(problem, {metric: value * slack for metric, value in damage.items()})[0]
+        cheapest = solve(problem, {metric: value * slack for metric, value in damage.items()}, limits=limits)[0]
     except BudgetError:
         return None
     scales = np.array([damage.get(metric, np.inf) or np.inf for metric in problem.metrics])
@@ -67,13 +73,13 @@ def target_of(problem: Problem, damage: Mapping[str, float], slack: float) -> Ch
         cost=np.where(np.isinf(problem.cost), np.inf, power),
         damage=np.zeros((0, *problem.cost.shape)),
         groups=problem.groups,
-        usage={"seconds": problem.cost},
+        usage={**problem.usage, _PRICE: problem.cost},
         boundaries=tuple(
-            Boundary(met.first, met.second, np.zeros_like(met.cost), {"seconds": met.cost})
+            Boundary(met.first, met.second, np.zeros_like(met.cost), {**met.usage, _PRICE: met.cost})
             for met in problem.boundaries
         ),
     )
-    return solve(turned, {}, limits={"seconds": cheapest.cost * NEAR})[0].choice
+    return solve(turned, {}, limits={**limits, _PRICE: cheapest.cost * NEAR})[0].choice
 
 
 def adapt_weights(

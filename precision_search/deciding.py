@@ -83,7 +83,7 @@ def cheaper_by_training(
     trained: Trained | None = None
     last = untrained.choice
     for slack in SLACKS:
-        target = target_of(problem, damage, slack)
+        target = target_of(problem, damage, slack, posed.limits)
         if target is None or target == last or problem.total_cost(target) >= held_cost:
             continue
         last, jury.trained = target, None

@@ -87,6 +87,6 @@ def missed_limits(setting: Setting, posed: Posed) -> list[str]:
             least = error.least[resource] / posed.limits[resource] * asked
             if least > asked * (1 + 1e-9):
                 lines.append(f"{name}: {asked:g} was asked, and no policy takes less than {least:.4g}; ask for more")
-        together = f"each can be met alone; together they can be {error.reachable:.4g} times as large"
+        together = f"each limit can be met alone, and all of them if each is {error.reachable:.4g} times as large"
         return lines or [together]
     return []

@@ -38,20 +38,28 @@ class Refuted:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, one entry of `refuted` in a summary."""
         found = verdict_line(self.verdict)
-        return {"scheme": self.scheme, **found, "split": self.split, "arithmetic": self.arithmetic}
+        where = {"split": self.split, "arithmetic": self.arithmetic}
+        return {"sites": list(self.sites), "scheme": self.scheme, **found, **where}
 
 
 def refuted_of(problem: Problem, jury: Jury, study: Study, proof: Proof) -> Iterator[Refuted]:
-    """Read from the study which gate each lowering of a proof broke, unit by unit."""
+    """Read from the study which gate each lowering of a proof broke, unit by unit.
+
+    Only where the policy itself keeps every gate does a break speak against a lowering: one that was repaired on the
+    clips held back may break on the others too.
+    """
     heard: dict[str, list[Candidate]] = {}
     for candidate in study.candidates():
         heard.setdefault(candidate.digest, []).append(candidate)
     selection = problem.selection(proof.choice)
+    own = heard[jury.policy_of(problem, proof.choice).digest]
+    kept = {(candidate.split, candidate.arithmetic) for candidate in own if candidate.kept}
     for unit, option in proof.refuted:
         lowered = problem.choice((*selection[:unit], option, *selection[unit + 1 :]))
         broken = [
             (verdict, candidate)
             for candidate in heard[jury.policy_of(problem, lowered).digest]
+            if (candidate.split, candidate.arithmetic) in kept
             for verdict in candidate.gates
             if not verdict.kept
         ]

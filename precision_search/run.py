@@ -21,6 +21,7 @@ from precision.study import Study
 from precision_search.adaptation import Trained, adapt_weights
 from precision_search.agreement import snr_db
 from precision_search.damage import measure_damage
+from precision_search.damage_cache import DamageCache
 from precision_search.deciding import cheaper_by_training, decide, one_optimal
 from precision_search.foretold import foretold_front
 from precision_search.jury import Heard, Jury
@@ -120,13 +121,15 @@ def moments_of(setting: Setting, progress: Progress) -> dict[str, Moments]:
     return observer.moments()
 
 
-def run(setting: Setting, study: Study, progress: Progress, workers: Where) -> Found:
+def run(setting: Setting, study: Study, progress: Progress, workers: Where, *, cached: bool = True) -> Found:
     """Measure, solve, verify, repair; every evaluation is in the study before the next begins."""
     recipe = setting.recipe
     calibration, moments = calibrated(setting, progress), moments_of(setting, progress)
     with Workers(setting, calibration, workers, moments, study.folder, progress.say) as crew:
         jury = Jury(setting, study, crew, progress)
-        posed = pose(setting, measure_damage(setting, study, crew, jury.searching, progress))
+        metrics = jury.searching.additive
+        cache = DamageCache(setting, calibration, moments, metrics, progress.say) if cached else None
+        posed = pose(setting, measure_damage(setting, study, crew, jury.searching, progress, cache))
         outcome = search_by_recipe(setting, posed, jury, progress)
         progress.begin("hearing the baseline on the clips held back")
         baseline = jury.hear(Policy.uniform([site.name for site in setting.sites], recipe.baseline), "held_back")
@@ -136,7 +139,9 @@ def run(setting: Setting, study: Study, progress: Progress, workers: Where) -> F
             train = partial(adapt_weights, setting, study, calibration=calibration, moments=moments, progress=progress)
             decided = cheaper_by_training(posed, jury, decided, train, progress)
         jury.trained = decided.trained
-        decided, proof = one_optimal(posed, jury, decided, progress)
+        proof = None
+        if recipe.search.goal == "cheapest":  # what is cheaper than the best audio is worse
+            decided, proof = one_optimal(posed, jury, decided, progress)
         policy = jury.policy_of(posed.problem, decided.choice)
         refuted = None if proof is None else tuple(refuted_of(posed.problem, jury, study, proof))
         progress.begin("rendering the samples")

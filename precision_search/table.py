@@ -44,9 +44,15 @@ def target_sentences(summary: Mapping[str, Any]) -> list[str]:
     ]
     if target["goal"] == "best_audio":
         return [*said, "the best audio that was found within that, whether or not it keeps the gates"]
-    changes = sum(len(left["refuted"]) for left in summary["left_high"])
-    if summary["one_optimal"]:
+    left_high = summary.get("left_high", ())
+    # Studies of older code have no such evidence.
+    proved = summary.get("one_optimal", False) and all("refuted" in left for left in left_high)
+    refuted = [entry for left in left_high for entry in left["refuted"]] if proved else []
+    changes = len({(*entry["sites"], entry["scheme"]) for entry in refuted})
+    if changes:
         said.append(f"no single site can be cheaper: {changes} changes were tried, and each breaks a gate")
+    elif proved:
+        said.append("no change of a single site would make it cheaper")
     return said
 
 

@@ -3,21 +3,28 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from precision_search.report.figures import amount, percent
+from precision_search.report.figures import amount, number, percent, significant, told_apart
 from precision_search.report.markup import (
     Html,
     breakable,
     cell,
     element,
     folded,
+    joined,
+    listed,
     note,
     number_cell,
+    paragraph,
     row,
     row_head,
     section,
     table,
 )
 from precision_search.report.results import Results, SiteRow
+from precision_search.table import target_sentences
+
+_SHOWN = 2
+"""Reasons of a site that are shown at once; more are folded."""
 
 
 def policy(results: Results) -> Html:
@@ -26,7 +33,8 @@ def policy(results: Results) -> Html:
     text = folded("policy.yaml as written", element("pre", {"class": "scroll", "tabindex": "0"}, results.policy_text))
     if not results.sites:
         return section("policy", title, note("damage.json lists no sites."), text)
-    return section("policy", title, *_definitions(results), _by_scheme(results), _by_site(results), text)
+    asked = [paragraph(f"{said[0].upper()}{said[1:]}.") for said in target_sentences(results.summary)]
+    return section("policy", title, *asked, *_definitions(results), _by_scheme(results), _by_site(results), text)
 
 
 def _by_scheme(results: Results) -> Html:
@@ -79,15 +87,40 @@ def _by_site(results: Results) -> Html:
     return table(caption, heads, rows, "sites")
 
 
-def _reasons(summary: Mapping[str, Any]) -> dict[str, str]:
+def _reasons(summary: Mapping[str, Any]) -> dict[str, Html | str]:
     """Site -> why it is protected or was left high, as the summary has it."""
     protected, left = summary.get("protected"), summary.get("left_high")
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Html | str] = {}
     if isinstance(protected, dict):
         reasons = {str(site): f"protected: {why}" for site, why in protected.items()}
     for entry in _objects(left):
-        reasons.setdefault(str(entry.get("site")), str(entry.get("why", "left high, no reason recorded")))
+        reasons.setdefault(str(entry.get("site")), _why(entry))
     return reasons
+
+
+def _why(left: Mapping[str, Any]) -> Html | str:
+    """Of a site left high: each cheaper scheme in a line, with the gate that it breaks; as written where no more is."""
+    refuted = list(_objects(left.get("refuted")))
+    if not refuted:
+        return str(left.get("why", "left high, no reason recorded"))
+    lines = listed(_refuted(entry) for entry in refuted)
+    sites = refuted[0].get("sites")
+    others = [str(site) for site in sites if site != left.get("site")] if isinstance(sites, list) else []
+    if others:
+        lines = joined((lines, paragraph(f"Computes as one with {', '.join(others)}.")))
+    if len(refuted) <= _SHOWN:
+        return lines
+    return folded(f"each of {amount(len(refuted), 'cheaper scheme')} breaks a gate", lines)
+
+
+def _refuted(entry: Mapping[str, Any]) -> str:
+    value, threshold = number(entry.get("value")), number(entry.get("threshold"))
+    side = "at least" if entry.get("side") == "min" else "at most"
+    heard = "the search's clips" if entry.get("split") == "search" else "clips held back"
+    return (
+        f"{entry.get('scheme')}: {entry.get('metric')} ({entry.get('over')}) would be {told_apart(value, threshold)},"
+        f" allowed {side} {significant(threshold, 6)} ({heard}, {entry.get('arithmetic')})"
+    )
 
 
 def _objects(entries: object) -> Iterable[Mapping[str, Any]]:
