@@ -119,6 +119,7 @@ class Search:
         """Begin or resume it, in a process group of its own."""
         command = [sys.executable, __file__, CHILD, "run", str(self.recipe), "--out", str(self.out), "--resume"]
         notes = {NOTES: str(self.notes(session)), "OMP_NUM_THREADS": "1"}
+        notes["PRECISION_SEARCH_CACHE"] = f"{self.out}.cache"  # of its own: what another study measured would be found
         return subprocess.Popen(
             [*command, "--quiet", "--workers", str(self.workers)],
             stdout=subprocess.DEVNULL,

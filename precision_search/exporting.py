@@ -92,19 +92,36 @@ def site_rows(overview: Overview) -> list[dict[str, Any]]:
 
 
 def damage_rows(overview: Overview) -> list[dict[str, Any]]:
-    """A row for each site, scheme and metric that is in the log, in its order; blank where older code told less."""
+    """A row for each site, scheme and metric that is in the log, in its order.
+
+    Beside the damage the modelled seconds of the card that the option takes per second of audio, known of a study that
+    has ended, and why it was settled without being measured, where it was.
+    """
+    seconds = _option_seconds(overview)
     return [
         {
             "site": record["site"],
             "scheme": record["scheme"],
             "metric": metric,
             "damage": value,
-            "seconds": record.get("seconds", ""),
+            "seconds": seconds.get((record["site"], record["scheme"]), ""),
             "settled": record.get("settled", ""),
         }
         for record in overview.study.records("damage")
         for metric, value in record["damage"].items()
     ]
+
+
+def _option_seconds(overview: Overview) -> dict[tuple[str, str], float]:
+    if overview.results is None:
+        return {}
+    table = json.loads((overview.folder / "damage.json").read_text(encoding="utf-8"))  # as the results have checked
+    return {
+        (site["name"], option["scheme"]): option["seconds"]
+        for site in table["sites"]
+        for option in site["options"]
+        if option.get("seconds") is not None
+    }
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

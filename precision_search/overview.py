@@ -127,6 +127,8 @@ class Overview:
         """What a list of studies tells; None where it is not known (yet)."""
         header, cost = self.study.header, self.summary.get("cost") or {}
         candidates = self.study.candidates()
+        damages = self.study.records("damage")
+        settled = [record for record in damages if record.get("settled") is not None]
         spent = math.fsum(heard.elapsed_seconds for heard in candidates)
         return {
             "study": str(self.folder),
@@ -134,7 +136,8 @@ class Overview:
             "model": header.get("model"),
             "device": self.device,
             "state": self.state,
-            "damages": len(self.study.records("damage")),
+            "damages": len(damages) - len(settled),
+            "settled": len(settled),
             "heard": len(candidates),
             "evaluations_limit": self.recipe.get("search", {}).get("evaluations"),
             "policy": None if self.best is None else self.best.digest,
@@ -202,9 +205,11 @@ def percent_text(verdict: Verdict) -> str:
 
 def _told(record: Mapping[str, Any]) -> str:
     kind = record["kind"]
-    if kind == "damage":
+    if kind in ("damage", "around"):
         values = ", ".join(f"{metric} {float(value):.4g}" for metric, value in record["damage"].items())
-        return f"damage of {record['site']} as {record['scheme']}: {values}"
+        where = f" in policy {record['key'][0]}" if kind == "around" else ""
+        settled = "" if record.get("settled") is None else f" (not measured: {record['settled']})"
+        return f"damage of {record['site']} as {record['scheme']}{where}: {values}{settled}"
     if kind == "candidate":
         heard = Candidate.from_dict(record)
         found = binding(heard)

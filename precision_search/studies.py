@@ -141,8 +141,8 @@ def _show_text(overview: Overview, data: Mapping[str, Any]) -> str:
     lines.append("")
     if overview.results is None:
         lines.append(
-            f"  unfinished: {data['damages']} damages measured, {data['heard']} policies heard, the last line"
-            f" {overview.age_seconds:.0f} s ago; a run that was stopped goes on by --resume"
+            f"  unfinished: {data['damages']} damages measured, {data['settled']} settled, {data['heard']} policies"
+            f" heard, the last line {overview.age_seconds:.0f} s ago; a run that was stopped goes on by --resume"
         )
         which = "the cheapest policy kept so far" if overview.best is not None else "no policy was kept so far"
     else:

@@ -19,6 +19,7 @@ from precision_search import tracking
 from precision_search.main import main
 from precision_search.overview import binding, read_overview
 from precision_search.tracking import TrackingError, track
+from precision_search.wire import make_setting, read_recipe, study_header
 
 ROOT = Path(__file__).parents[2]
 SCHEMES = {
@@ -101,7 +102,13 @@ def finish(study: Study, chosen: str = "lofi lofi lofi", *, older: bool = False)
             **site,
             "weight_elements": 192,
             "options": [
-                {"scheme": name, "refused": None, "damage": {"lsd_db": DAMAGE[name] * (1 + place)}} for name in SCHEMES
+                {
+                    "scheme": name,
+                    "refused": None,
+                    "damage": {"lsd_db": DAMAGE[name] * (1 + place)},
+                    "seconds": 1e-6 * (1 + place),
+                }
+                for name in SCHEMES
             ],
         }
         for place, site in enumerate(sites)
@@ -250,7 +257,7 @@ def _parts(candidate: Candidate, gates: list[Verdict]) -> dict:
 
 def test_a_study_is_shown_while_it_is_written(studies, capsys):
     text = asked(capsys, "show", studies / "part")
-    assert "unfinished: 9 damages measured, 4 policies heard, the last line" in text
+    assert "unfinished: 9 damages measured, 0 settled, 4 policies heard, the last line" in text
     kept = heard("lofi lofi lofi")
     assert f"the cheapest policy kept so far {kept.digest}" in text
     assert "policy" in text.splitlines()[-1]
@@ -260,10 +267,23 @@ def test_a_study_is_shown_while_it_is_written(studies, capsys):
         assert json.loads(asked(capsys, "show", study.folder, "--json"))["state"] == "unfinished"
 
 
+def test_what_was_settled_and_what_was_measured_again_is_told(tmp_path, capsys):
+    with begin(tmp_path / "study") as study:
+        line = {"kind": "damage", "site": "pre", "scheme": "odd", "key": "k", "damage": {"lsd_db": "inf"}}
+        study.append({**line, "settled": "hopeless"})
+        study.append({**line, "kind": "around", "key": ["d1g35t", "k"], "damage": {"lsd_db": 2.0}})
+    text = asked(capsys, "show", tmp_path / "study")
+    assert "9 damages measured, 1 settled" in text
+    assert "damage of pre as odd: lsd_db inf (not measured: hopeless)" in text
+    assert "damage of pre as odd in policy d1g35t: lsd_db 2" in text
+    asked(capsys, "export", tmp_path / "study", "--csv", tmp_path)
+    assert (tmp_path / "damage.csv").read_text().splitlines()[-1] == "pre,odd,lsd_db,inf,,hopeless"
+
+
 def test_a_study_just_begun_is_shown(tmp_path, capsys):
     Study.create(tmp_path / "new", {"recipe": "small", "model": "hifigan"}, recipe()).close()
     text = asked(capsys, "show", tmp_path / "new")
-    assert "unfinished: 0 damages measured, 0 policies heard" in text
+    assert "unfinished: 0 damages measured, 0 settled, 0 policies heard" in text
     assert "no policy was heard yet" in text
 
 
@@ -335,7 +355,7 @@ def test_a_study_is_exported_as_tables(studies, tmp_path, capsys):
         "scheme": "bold",
         "metric": "lsd_db",
         "damage": "3.0",
-        "seconds": "",
+        "seconds": "1e-06",
         "settled": "",
     }
 
@@ -449,3 +469,26 @@ def test_a_study_is_a_run_of_mlflow(studies, tmp_path):
     assert found["refused"].startswith("--mlflow: nonsense://host refuses: ")
     assert found["files"] == ["policy.yaml", "report.html", "summary.json"]
     assert not (tmp_path / "mlflow.db").exists(), "the store that was named is the only one"
+
+
+def test_a_study_of_something_else_is_not_gone_on_with(tiny, tmp_path, capsys):
+    setting = make_setting(read_recipe(str(tiny.recipe), ()))
+    mine = study_header(setting)
+    changed = {
+        "recipe": (mine, "    search.evaluations: 12 -> 13"),
+        "weights": (
+            mine | {"weights": "aa"},
+            f"  weights: aa -> {mine['weights']} (the checkpoint holds other numbers)",
+        ),
+        "code": (mine | {"code": "0.0.1+aa"}, f"  code: 0.0.1+aa -> {mine['code']} (the package's source has changed;"),
+    }
+    for name, (header, told) in changed.items():
+        Study.create(tmp_path / name, header, setting.recipe.to_yaml()).close()
+        override = ("--set", "search.evaluations=13") if name == "recipe" else ()
+        with pytest.raises(SystemExit) as exit_:
+            main(["run", str(tiny.recipe), "--out", str(tmp_path / name), "--resume", "--quiet", *override])
+        assert exit_.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == f"precision-search: {tmp_path / name} holds the study of something else (old -> new):"
+        assert any(line.startswith(told) for line in lines), lines
+        assert lines[-1] == "choose another folder with --out, or delete this one"
