@@ -57,6 +57,7 @@ class _Node:
     room: int
     """Workers that its processors and its memory hold."""
     losses: int = 0
+    ready: bool = False
 
 
 @dataclass(eq=False)
@@ -188,6 +189,9 @@ class Cluster:
             if result == self._first:
                 self._idle.append(asked.hand)
                 self._without = self._busy = None
+                if not asked.node.ready:
+                    asked.node.ready = True
+                    self._say(f"{asked.node.address} takes part with {_workers(asked.node.room)}")
             else:
                 self._refuse(asked.node, "its processor gives other last bits of the first clip than this machine's")
                 _end(asked.hand)
@@ -203,6 +207,8 @@ class Cluster:
         """Give what was in work to others, and hire anew where the node is still there."""
         node = asked.node
         node.losses += 1
+        if asked.hand is not None:
+            _end(asked.hand)  # it may only have been cut off
         if asked.turn is not None:
             asked.turn.waiting.appendleft(asked.place)
             asked.turn.losses[asked.place] += 1
@@ -230,8 +236,7 @@ class Cluster:
         nodes = {node.id: node for node in _nodes()}
         for gone in self._nodes.keys() - nodes.keys():
             node = self._nodes.pop(gone)
-            idle = sum(hand.node is node for hand in self._idle)
-            self._lost += Counter({node.address: idle} if idle else {})
+            self._say(f"{node.address} is gone from the cluster")
             self._idle = [hand for hand in self._idle if hand.node is not node]
         for node in nodes.values():
             if node.id not in self._nodes and node.room:
@@ -263,9 +268,8 @@ class Cluster:
         """Say which workers were lost since it was last said."""
         for where, count in self._lost.items():
             left = len(self._idle) + sum(asked.turn is not None for asked in self._asked.values())
-            workers = f"{count} workers" if count > 1 else "a worker"
-            others = f"{left} left, which do what was in work there" if left else "no other is ready"
-            self._say(f"lost {workers} on {where}; {others}")
+            others = f"what was in work there is done by the {left} left" if left else "no other is ready"
+            self._say(f"lost {_workers(count)} on {where}; {others}")
         self._lost.clear()
 
     def _wait_for_nodes(self) -> None:
@@ -334,6 +338,10 @@ def _nodes() -> list[_Node]:
             room = min(int(resources.get("CPU", 0)), int(resources.get("memory", 0) // WORKER_BYTES))
             found.append(_Node(node["NodeID"], node["NodeManagerAddress"], room))
     return found
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _end(hand: _Hand) -> None:
