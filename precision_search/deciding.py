@@ -63,7 +63,10 @@ def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) 
             found = way(choice)
         return found
 
-    proof = prove(posed.problem, decided.choice, evaluate, limits=posed.limits, on_progress=lambda _: progress.step())
+    def tell(state: SearchProgress) -> None:
+        progress.step(f"of {state.evaluations} at most")
+
+    proof = prove(posed.problem, decided.choice, evaluate, limits=posed.limits, on_progress=tell)
     return replace(decided, choice=proof.choice), proof
 
 

@@ -115,7 +115,6 @@ class Jury:
         keys = [[base.digest, evaluation_key(site, scheme)] for site, scheme in asked]
         held = {tuple(record["key"]): floats(record["damage"]) for record in self._study.records("around")}
         todo = [index for index, key in enumerate(keys) if tuple(key) not in held]
-        self._progress.begin(f"measuring changes of policy {base.digest}", len(todo))
 
         def log(place: int, found: Mapping[str, float]) -> None:
             index = todo[place]
@@ -125,7 +124,8 @@ class Jury:
             held[tuple(keys[index])] = dict(found)
             self._progress.step(f"{site} as {scheme.name}")
 
-        self._crew.damage_around(base, [asked[index] for index in todo], self.searching.additive, log)
+        with self._progress.aside(f"measuring changes of policy {base.digest}", len(todo)):
+            self._crew.damage_around(base, [asked[index] for index in todo], self.searching.additive, log)
         return [held[tuple(key)] for key in keys]
 
     def hear(
@@ -166,10 +166,10 @@ class Jury:
         if all(stored):
             return list(made)
         rendered = []
-        self._progress.begin(f"rendering policy {policy.digest} in exact arithmetic, clips", len(paths))
-        for path, there, output in zip(paths, stored, made, strict=True):
-            rendered.append(output)
-            self._progress.step(path.stem, skipped=there)
+        with self._progress.aside(f"rendering policy {policy.digest} in exact arithmetic, clips", len(paths)):
+            for path, there, output in zip(paths, stored, made, strict=True):
+                rendered.append(output)
+                self._progress.step(path.stem, skipped=there)
         return rendered
 
     def paths_of(self, policy: Policy) -> list[Path]:
@@ -180,7 +180,6 @@ class Jury:
 
     def _judge_exactly(self, policy: Policy) -> Heard:
         rendered = self.render_exactly(policy)
-        self._progress.begin("judging what was rendered")
         return hear(self._setting, self._crew, policy, "held_back", whole=True, rendered=rendered)
 
     def _asked(

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 EVERY_SECONDS = 10.0  # between lines where the output is no terminal
@@ -27,6 +29,17 @@ class Progress:
         self._begun = time.monotonic()
         self._shown = 0.0
         self._show("")
+
+    @contextmanager
+    def aside(self, stage: str, total: int = 0) -> Iterator[None]:
+        """Be in another stage for a while; the one before goes on where it was, and its clock stood still."""
+        held = self._stage, self._total, self._done, self._skipped
+        begun, left = self._begun, time.monotonic()
+        self.begin(stage, total)
+        yield
+        self._finish_line()
+        self._stage, self._total, self._done, self._skipped = held
+        self._begun = begun + time.monotonic() - left
 
     def step(self, note: str = "", *, skipped: bool = False) -> None:
         """Count one step; `skipped` ones (found in the study) do not enter the estimate."""
