@@ -62,15 +62,17 @@ class Formulation:
         self._start = np.cumsum([0, *(kept.size for kept in self.kept)])
         self._classes([amount for amount, _ in caps] + list(amounts))
         self._most = np.ones(self.width)
+        self.hopeless = False
         rows, tops = [], []
         for amount, top in caps:
             row, base = self.row(amount)
             spare = top - base
-            self._most[self.unit.size :][row[self.unit.size :] > max(spare, 0.0)] = 0.0
-            if spare < 0.0 or self.most(row) > spare:
-                scale = SCALE / (spare if spare > 0.0 else self.most(row) or 1.0)
-                rows.append(row * scale)
-                tops.append(spare * scale)
+            self.hopeless |= spare < 0.0
+            self._most[row > spare] = 0.0
+            row[self._most == 0.0] = 0.0
+            if self.most(row) > spare > 0.0:
+                rows.append(row * (SCALE / spare))
+                tops.append(SCALE)
         self._rows = np.array(rows, dtype=np.float64).reshape(len(rows), self.width)
         self._tops = np.array(tops, dtype=np.float64)
         self._structure, self._sums = self._equalities()
@@ -96,8 +98,7 @@ class Formulation:
                 flat = side.reshape(side.shape[0], -1)
                 sides.append(np.unique(flat, axis=0, return_inverse=True)[1].reshape(-1))
             self._member.append((sides[0], sides[1]))
-            if all(side.size for side in sides):
-                pairs += [(index, a, b) for a in range(sides[0].max() + 1) for b in range(sides[1].max() + 1)]
+            pairs += [(index, a, b) for a in range(sides[0].max() + 1) for b in range(sides[1].max() + 1)]
         self._pair = np.array(pairs, dtype=np.int64).reshape(len(pairs), 3)
         self._ends = tuple(
             csr_array(
@@ -132,13 +133,13 @@ class Formulation:
     def row(self, amount: Amount) -> tuple[Array, float]:
         """Give an amount over the variables, above the least of each unit and link, and the sum of these."""
         kept = amount.kept(self.kept)
-        least = [own.min() for own in kept.own if own.size]
-        values = [np.concatenate([own - own.min() if own.size else own for own in kept.own])]
+        least = [own.min() for own in kept.own]
+        values = [np.concatenate([own - own.min() for own in kept.own])]
         tables = {(first, second): table for first, second, table in kept.links}
         for index, key in enumerate(self._joined):
             pairs = self._pair[self._pair[:, 0] == index]
             found = np.zeros(len(pairs))
-            if key in tables and len(pairs):
+            if key in tables:
                 ends = [np.unique(side, return_index=True)[1] for side in self._member[index]]
                 found = tables[key][ends[0][pairs[:, 1]], ends[1][pairs[:, 2]]]
                 least.append(found.min())
@@ -204,7 +205,7 @@ class Formulation:
                 found = np.maximum(-np.asarray(relaxed.ineqlin.marginals), 0.0)
                 prices = found[parts:]
                 shares = found[:parts] / found[:parts].sum() if found[:parts].sum() > 0.5 else shares
-        priced = shares @ goal.rows + prices @ self._rows
+        priced: Array = np.where(self._most > 0.0, shares @ goal.rows + prices @ self._rows, np.inf)
         own = tuple(np.split(priced[: self.unit.size], self._start[1:-1]))
         links = []
         for index, (first, second) in enumerate(self._joined):

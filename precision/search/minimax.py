@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from precision.search.amount import RESOLUTION, Amount, Selection
 from precision.search.formulation import Cut, Formulation
 from precision.search.problem import Problem
-from precision.search.program import descend, efficient_options, relaxed
+from precision.search.program import Relaxed, descend, efficient_options
 
 _ROUNDS = 60
 """More than enough: each but the last at least halves the range."""
@@ -39,7 +39,8 @@ def tightest(
         if found is not None:
             held += [(amount, found[0] * (1.0 + RESOLUTION)) for amount in scaled]
         formulation = Formulation(efficient_options(problem), held, scaled)
-        least = descend(formulation, relaxed(formulation, formulation.goal(*scaled)), cuts)
+        goal = formulation.goal(*scaled)
+        least = descend(formulation, Relaxed(goal, *formulation.relax(goal)), cuts)
         if least is None:
             return found
         share = max(amount.total(least[0]) for amount in scaled)

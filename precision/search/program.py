@@ -29,28 +29,22 @@ class Relaxed:
     reduced: Array
 
 
-def relaxed(formulation: Formulation, goal: Goal) -> Relaxed:
-    """Relax a goal; infinitely bad where some unit is left without an option."""
-    if any(kept.size == 0 for kept in formulation.kept):
-        return Relaxed(goal, math.inf, np.full(formulation.unit.size, math.inf))
-    return Relaxed(goal, *formulation.relax(goal))
-
-
 def descend(formulation: Formulation, start: Relaxed, cuts: Sequence[Cut]) -> tuple[Selection, float] | None:
     """Give a selection of least goal, and by how much that is above the bound; None where nothing fits.
 
     Only options that can be part of a solution within a gap of the bound are looked at; the gap widens until the
     solution found proves it wide enough.
     """
-    if math.isinf(start.bound):
+    if formulation.hopeless or math.isinf(start.bound):
         return None
+    usable = np.isfinite(start.reduced).sum()
     gap = 1e-3 * SCALE
     caps: tuple[tuple[Array, float], ...] = ()
     while True:
         keep = start.reduced <= gap
         found = formulation.minimise(start.goal, keep, cuts, caps)
         needed = math.inf if found is None else formulation.worst(start.goal, found) - start.bound
-        if keep.all() or needed <= gap:
+        if keep.sum() == usable or needed <= gap:
             return None if found is None else (found, needed)
         gap = gap * 4.0 if found is None else needed + TIE
         if found is not None:
@@ -78,7 +72,8 @@ def least(
     selection = tuple(int(indices[option]) for indices, option in zip(kept, forest.selection(), strict=True))
     if not forest.exact:
         formulation = Formulation(kept, (), [amount])
-        found = descend(formulation, relaxed(formulation, formulation.goal(amount)), ())
+        goal = formulation.goal(amount)
+        found = descend(formulation, Relaxed(goal, *formulation.relax(goal)), ())
         selection = selection if found is None else found[0]
     return amount.total(selection), selection
 
@@ -96,7 +91,8 @@ class Program:
             load: what decides between equal costs.
         """
         self._formulation = Formulation(efficient_options(problem), caps, [cost, load])
-        self._cost = relaxed(self._formulation, self._formulation.goal(cost))
+        goal = self._formulation.goal(cost)
+        self._cost = Relaxed(goal, *self._formulation.relax(goal))
         self._load = self._formulation.goal(load)
 
     def best(self, cuts: Sequence[Cut]) -> Selection | None:
