@@ -12,12 +12,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from precision_search.auditions import Auditions
 from precision_search.bundle import unpack
+from precision_search.nodes import Asked, Hand, Node, Turn
 from precision_search.pools import Made, Task, WorkerError, kernel_threads
 from precision_search.remote import RemoteWorker, differences, first_digest, questions
 from precision_search.store import Store
@@ -48,48 +48,6 @@ TRIES = 3
 _GO_ON = "nothing measured is lost: the same command with --resume goes on, also with another --workers"
 
 
-@dataclass
-class _Node:
-    """A machine of the cluster."""
-
-    id: str
-    address: str
-    room: int
-    """Workers that its processors and its memory hold."""
-    losses: int = 0
-    ready: bool = False
-
-
-@dataclass(eq=False)
-class _Hand:
-    """A worker, as this side knows it."""
-
-    node: _Node
-    actor: Any
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What an answer is awaited to: a node's versions; a worker's readiness; or a task of a turn."""
-
-    node: _Node
-    hand: _Hand | None = None
-    turn: "_Turn | None" = None
-    place: int = -1
-
-
-@dataclass(eq=False)
-class _Turn:
-    """One call of `each`."""
-
-    method: str
-    tasks: Sequence[Task]
-    made: Made | None
-    waiting: deque[int]
-    found: dict[int, Any] = field(default_factory=dict)
-    losses: Counter[int] = field(default_factory=Counter)
-
-
 class Cluster:
     """Workers on every fit node of a Ray cluster, one a processor, as far as memory holds them."""
 
@@ -104,11 +62,11 @@ class Cluster:
         Raises:
             WorkerError: there is no such cluster, or it has no node with room for a worker.
         """
-        self._auditions, self._say = auditions, say
-        self._nodes: dict[str, _Node] = {}
+        self._say = say
+        self._nodes: dict[str, Node] = {}
         self._unfit: dict[str, str] = {}
-        self._idle: list[_Hand] = []
-        self._asked: dict[Any, _Asked] = {}
+        self._idle: list[Hand] = []
+        self._asked: dict[Any, Asked] = {}
         self._lost: Counter[str] = Counter()
         self._looked = -LOOK_SECONDS
         self._without: float | None = None
@@ -131,7 +89,7 @@ class Cluster:
 
     def each(self, method: str, tasks: Sequence[Task], made: Made | None = None) -> Iterator[Any]:
         """As `Pool` has it."""
-        turn = _Turn(method, tasks, made, deque(range(len(tasks))))
+        turn = Turn(method, tasks, made, deque(range(len(tasks))))
         for place in range(len(tasks)):
             while place not in turn.found:
                 try:
@@ -148,7 +106,7 @@ class Cluster:
         self._idle, self._asked = [], {}
         _disconnect()
 
-    def _step(self, turn: _Turn) -> None:
+    def _step(self, turn: Turn) -> None:
         """Send what can be sent, wait a moment for answers, and hear them."""
         self._look()
         while turn.waiting and self._idle:
@@ -163,12 +121,12 @@ class Cluster:
             self._hear(reference, self._asked.pop(reference))
         self._tell()
 
-    def _send(self, turn: _Turn, hand: _Hand, place: int) -> None:
+    def _send(self, turn: Turn, hand: Hand, place: int) -> None:
         parcel = self._store.parcel(turn.tasks[place])
         reference = hand.actor.do.remote(turn.method, parcel.task, parcel.references, parcel.adapted)
-        self._asked[reference] = _Asked(hand.node, hand, turn, place)
+        self._asked[reference] = Asked(hand.node, hand, turn, place)
 
-    def _hear(self, reference: Any, asked: _Asked) -> None:
+    def _hear(self, reference: Any, asked: Asked) -> None:
         try:
             answer = ray.get(reference)
         except RayError:
@@ -203,7 +161,7 @@ class Cluster:
         if asked.turn.made is not None:
             asked.turn.made(asked.place, result)
 
-    def _lose(self, asked: _Asked) -> None:
+    def _lose(self, asked: Asked) -> None:
         """Give what was in work to others, and hire anew where the node is still there."""
         node = asked.node
         node.losses += 1
@@ -220,7 +178,7 @@ class Cluster:
         # Whether the node's others are there is not known before they are asked.
         for hand in [hand for hand in self._idle if hand.node is node]:
             self._idle.remove(hand)
-            self._asked[hand.actor.begin.remote()] = _Asked(node, hand)
+            self._asked[hand.actor.begin.remote()] = Asked(node, hand)
         self._look(at_once=True)
         if node.id in self._nodes and node.losses <= TRIES * node.room:
             if asked.hand is None:
@@ -246,18 +204,18 @@ class Cluster:
             self._busy = None
             self._say("waiting for a processor of the cluster; others use them all, or its nodes are slow to begin")
 
-    def _question(self, node: _Node) -> None:
+    def _question(self, node: Node) -> None:
         asking = ray.remote(questions()).options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node))
-        self._asked[asking.remote()] = _Asked(node)
+        self._asked[asking.remote()] = Asked(node)
 
-    def _hire(self, node: _Node) -> None:
+    def _hire(self, node: Node) -> None:
         options = {"num_cpus": 1, "memory": WORKER_BYTES, "max_restarts": 0, "scheduling_strategy": _on(node)}
         threads = min(self._threads, node.room)
         made = ray.remote(RemoteWorker).options(**options)
         actor: Any = made.remote(ray.get, self._store.content, self._store.moments, threads)
-        self._asked[actor.begin.remote()] = _Asked(node, _Hand(node, actor))
+        self._asked[actor.begin.remote()] = Asked(node, Hand(node, actor))
 
-    def _refuse(self, node: _Node, why: str) -> None:
+    def _refuse(self, node: Node, why: str) -> None:
         """Let a node's workers go: it would give other results."""
         if node.id in self._unfit:
             return
@@ -329,14 +287,14 @@ def _disconnect() -> None:
     _ours = False
 
 
-def _nodes() -> list[_Node]:
+def _nodes() -> list[Node]:
     """The nodes that are there."""
     found = []
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:
             resources = node["Resources"]
             room = min(int(resources.get("CPU", 0)), int(resources.get("memory", 0) // WORKER_BYTES))
-            found.append(_Node(node["NodeID"], node["NodeManagerAddress"], room))
+            found.append(Node(node["NodeID"], node["NodeManagerAddress"], room))
     return found
 
 
@@ -344,10 +302,10 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def _end(hand: _Hand) -> None:
+def _end(hand: Hand) -> None:
     with suppress(RayError, ConnectionError):
         ray.kill(hand.actor)
 
 
-def _on(node: _Node) -> NodeAffinitySchedulingStrategy:
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
