@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from searching.enumerated import compete, modelopt_on, report, rows, save
 from searching.enumeration import enumerate_space
+from searching.hifigan import PEERS, race
 
 SPACES = ("vocoder", "transformer")
 
@@ -34,6 +35,10 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, metavar="DIR", help="recordings for it")
     parser.add_argument("--clips", type=int, default=8, help="recordings that are searched on")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each recording")
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=PEERS, help="of HiFi-GAN, beside ours and steepest"
+    )
+    parser.add_argument("--greedy-factor", type=float, default=1.0, help="steepest greedy's seconds there, in ours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="for every figure")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,11 +59,16 @@ def main() -> None:
     if arguments.checkpoint is None or arguments.audio is None:
         print("\nHiFi-GAN V2 is left out: it needs --checkpoint and --audio")
     else:
-        from searching.hifigan import race
-
-        data["hifigan"] = race(
-            arguments.checkpoint, arguments.audio, arguments.clips, arguments.seconds, arguments.workers
+        finishes = race(
+            arguments.checkpoint,
+            arguments.audio,
+            arguments.clips,
+            arguments.seconds,
+            arguments.workers,
+            peers=arguments.peers,
+            factor=arguments.greedy_factor,
         )
+        data["hifigan"] = [{k: v for k, v in vars(finish).items() if k != "course"} for finish in finishes]
     if arguments.json is not None:
         save(arguments.json, data)
 
