@@ -144,10 +144,14 @@ class Study:
         """The last lines of the log, at most `count`, in order; the header is not one of them."""
         return tuple(dict(line) for line in self._lines[-count:])
 
-    def add_damage(self, site: str, scheme: Scheme, damage: Mapping[str, float]) -> None:
-        """Log the damage of one site under one scheme, in each metric's unit; StudyError as in `append`."""
+    def add_damage(self, site: str, scheme: Scheme, damage: Mapping[str, float], *, settled: str | None = None) -> None:
+        """Log the damage of one site under one scheme, in each metric's unit; StudyError as in `append`.
+
+        `settled` says why it was not measured; what is logged then is what it is taken for.
+        """
         key = evaluation_key(site, scheme)
-        self.append({"kind": "damage", "site": site, "scheme": scheme.name, "key": key, "damage": numbers(damage)})
+        line = {"kind": "damage", "site": site, "scheme": scheme.name, "key": key, "damage": numbers(damage)}
+        self.append(line if settled is None else {**line, "settled": settled})
 
     def add_candidate(self, candidate: Candidate) -> None:
         """Log a candidate; StudyError as in `append`."""

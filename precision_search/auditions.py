@@ -9,6 +9,7 @@ from audio_eval.output import Output
 from backends.base import Arithmetic
 from backends.emulation.audition import Audition, Scores, output_of
 from backends.emulation.engine import EmulatedEngine
+from backends.emulation.gradient_probe import Foretold, GradientProbe
 from backends.emulation.preparation import Preparation
 from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
@@ -17,6 +18,7 @@ from precision.candidate import Split
 from precision.policy import Policy, Scheme
 from precision_search.setting import Setting
 from precision_search.yardsticks import render_yardstick
+from voice.model import AdaptableVoice
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Auditions:
     _made: dict[str, Audition] = field(default_factory=dict)
     _preparation: Preparation | None = None
     _exact: Preparation | None = None
+    _gradients: GradientProbe | None = None
 
     def of(self, split: Split) -> Audition:
         """The audition of a split."""
@@ -52,7 +55,23 @@ class Auditions:
 
     def damage(self, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of one site under a scheme on the search clips."""
+        self._gradients = None  # nothing is foretold once measuring has begun, and they take much memory
         return self.of("search").damage(site, scheme, metrics)
+
+    def foretell(self, options: Sequence[tuple[str, Scheme]]) -> list[Foretold]:
+        """What a gradient foretells of each (site, scheme), on the search clips.
+
+        Raises:
+            TypeError: the voice gives no gradients.
+        """
+        if self._gradients is None:
+            voice = self.setting.voice
+            if not isinstance(voice, AdaptableVoice):
+                raise TypeError(f"{voice.name} gives no excerpts with gradients; measure damage instead")
+            if self._preparation is None:
+                self._preparation = self._prepared(self.setting.backend.arithmetic)
+            self._gradients = GradientProbe(voice, self.setting.search_clips, self._preparation, self.calibration)
+        return self._gradients.foretell(options)
 
     def damage_around(self, policy: Policy, site: str, scheme: Scheme, metrics: Sequence[str]) -> dict[str, float]:
         """Damage of a whole policy with one site of it under another scheme, on the search clips."""

@@ -56,9 +56,16 @@ class Answer:
 
 
 def run(
-    source: str, overrides: Sequence[str], out: Path | None, *, resume: bool, workers: Where, progress: Progress
+    source: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    *,
+    resume: bool,
+    workers: Where,
+    progress: Progress,
+    cached: bool = True,
 ) -> Answer:
-    """Search a recipe; the study's summary."""
+    """Search a recipe; the study's summary. `cached`: whether damages are shared with other studies."""
     begun = time.monotonic()
     recipe = read_recipe(source, overrides)
     folder = out if out is not None else Path("studies") / recipe.name
@@ -78,7 +85,7 @@ def run(
         refuse_clips(setting, progress, workers if isinstance(workers, int) else os.cpu_count() or 1)
     header, text = study_header(setting), recipe.to_yaml()
     with Study.open(folder, header, text) if there else _create(folder, header, text) as study:
-        found = run_setting(setting, study, progress, workers)
+        found = run_setting(setting, study, progress, workers, cached=cached)
         summary = write_results(setting, study, found, time.monotonic() - begun)
     page = _write_report(folder)
     return Answer(summary, f"{table(summary)}\n\n  {page}")

@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         " is part of; or ray://HOST:PORT, for those of another",
     )
     run.add_argument("--quiet", action="store_true", help="no progress")
+    run.add_argument(
+        "--no-cache", action="store_true", help="measure anew what other studies measured, and keep nothing for others"
+    )
     command("check", "Check a recipe, its model, its clips and its space; run nothing.", recipe=True)
     command("sites", "List the sites of a recipe's model, and the share of its computation that they are.", recipe=True)
     command("formats", "List the number formats that a scheme may name.", recipe=False)
@@ -234,7 +237,13 @@ def _run_recipe(parsed: argparse.Namespace) -> int:
     progress = Progress(quiet=parsed.quiet or parsed.json)
     try:
         found = commands.run(
-            parsed.recipe, parsed.set, parsed.out, resume=parsed.resume, workers=parsed.workers, progress=progress
+            parsed.recipe,
+            parsed.set,
+            parsed.out,
+            resume=parsed.resume,
+            workers=parsed.workers,
+            cached=not parsed.no_cache,
+            progress=progress,
         )
     finally:
         progress.end()

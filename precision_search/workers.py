@@ -1,11 +1,13 @@
 """Workers: auditions asked of many at once; what they find depends neither on how many there are nor on where."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
 from audio_eval.output import Output
 from backends.emulation.audition import Scores
+from backends.emulation.gradient_probe import Foretold
 from calibrate.adapted import StoredAdaptations
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
@@ -18,6 +20,8 @@ from precision_search.setting import Setting
 
 __all__ = ["Where", "WorkerError", "Workers", "reach"]
 
+FORETOLD_AT_ONCE = 32
+"""Options of one task: each runs the model over a short excerpt again."""
 Where = int | str
 """A number of processes here, or the address of a Ray cluster: `ray` for this machine's, or ray://HOST:PORT."""
 
@@ -81,6 +85,11 @@ class Workers:
     ) -> list[dict[str, float]]:
         """Damage of each (site, scheme), in their order; `made` is told of each as soon as it is measured."""
         return list(self._pool.each("damage", [(site, scheme, metrics) for site, scheme in tasks], made))
+
+    def foretell(self, tasks: Sequence[tuple[str, Scheme]]) -> list[Foretold]:
+        """What a gradient foretells of each (site, scheme), in their order; those of one site side by side."""
+        parts = [tasks[start : start + FORETOLD_AT_ONCE] for start in range(0, len(tasks), FORETOLD_AT_ONCE)]
+        return list(chain.from_iterable(self._pool.each("foretell", [(tuple(part),) for part in parts])))
 
     def damage_around(
         self, policy: Policy, tasks: Sequence[tuple[str, Scheme]], metrics: Sequence[str], made: Made | None = None
