@@ -65,13 +65,13 @@ def parted(surprises: Sequence[Surprise]) -> str | None:
 def worthwhile(problem: Problem, budgets: Mapping[str, float], choice: Choice) -> list[tuple[int, int]]:
     """Give the changes (site, option) whose damage could matter at a choice, in order; at most `CHANGES`.
 
-    Those of efficient options whose power differs from the chosen option's by a thousandth of a budget's or more; of
-    too many those near a whole budget, which decide, before those far above or below it.
+    Those whose power differs from the chosen option's by a thousandth of a budget's or more; of too many those near a
+    whole budget, which decide, before those far above or below it.
     """
     weight = weights(problem, budgets)
     found = []
     for unit, current in zip(problem.units, problem.selection(choice), strict=True):
-        for option in np.flatnonzero(unit.efficient):
+        for option in range(len(unit.picks)):
             load = abs(float(weight @ (unit.power[:, option] - unit.power[:, current])))
             if option != current and load >= _MATTERS:
                 far = abs(math.log(load))
