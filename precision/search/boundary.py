@@ -51,12 +51,6 @@ class Link:
     """[resource, option of first, option of second]"""
 
 
-def amounts(boundary: Boundary, resources: Sequence[str]) -> Array:
-    """Stack cost and usages [1 + resource, option of first, option of second]."""
-    none = np.zeros_like(boundary.cost)
-    return np.stack([boundary.cost, *(boundary.usage.get(name, none) for name in resources)])
-
-
 def links(
     boundaries: Sequence[Boundary], units: Sequence[Unit], resources: Sequence[str]
 ) -> tuple[tuple[Link, ...], dict[int, Array]]:
@@ -73,11 +67,14 @@ def links(
         (one, writer), (other, reader) = home[boundary.first], home[boundary.second]
         rows = np.array([pick[writer] for pick in units[one].picks])
         columns = np.array([pick[reader] for pick in units[other].picks])
-        table = amounts(boundary, resources)
+        if one != other:
+            rows = rows[:, None]
+        none = np.zeros_like(boundary.cost)
+        used = [boundary.cost, *(boundary.usage.get(name, none) for name in resources)]
+        found = np.stack([table[rows, columns] for table in used])
         if one == other:
-            inside[one] = inside.get(one, 0.0) + table[:, rows, columns]
+            inside[one] = inside.get(one, 0.0) + found
             continue
-        found = table[:, rows[:, None], columns[None, :]]
         key = (min(one, other), max(one, other))
         between[key] = between.get(key, 0.0) + (found if one < other else found.transpose(0, 2, 1))
     return tuple(Link(*key, table[0], table[1:]) for key, table in sorted(between.items())), inside

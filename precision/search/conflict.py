@@ -7,7 +7,7 @@ from precision.search.amount import power as power_of
 from precision.search.amount import taken
 from precision.search.budget import BudgetError, caps, floors
 from precision.search.minimax import tightest
-from precision.search.problem import Problem
+from precision.search.problem import COST, Problem
 
 
 def conflict(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float]) -> BudgetError:
@@ -37,7 +37,7 @@ def _scale(
     zero = {name: 0.0 for name, budget in budgets.items() if budget == 0.0}
     held = caps(problem, zero, {name: 0.0 for name, most in limits.items() if most == 0.0} | dict(fixed))
     if not parts:
-        return math.inf if tightest(problem, [(power_of(problem, problem.metrics[0]), 1.0)], held) is None else 0.0
+        return math.inf if tightest(problem, [(taken(problem, COST), 1.0)], held) is None else 0.0
     found = tightest(problem, parts, held)
     return math.inf if found is None else found[0]
 

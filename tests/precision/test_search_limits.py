@@ -238,6 +238,19 @@ def test_what_stands_at_options_that_may_not_be_chosen_has_no_meaning():
     assert problem.total_cost((1, 0)) == math.inf
 
 
+def test_tables_may_be_wider_than_the_sites_have_options():
+    wide = Boundary(0, 1, np.array([[0.0, 9.0], [9.0, 9.0]]), {"joules": np.pad([[2.0]], (0, 3))})
+    problem = chain([[1.0], [1.0]], [wide], usage={"joules": np.ones((2, 1))})
+    assert (solve(problem, {})[0].cost, problem.total("joules", (0, 0))) == (2.0, 4.0)
+
+
+def test_limits_of_zero_that_exclude_each_other_are_helped_by_no_scale():
+    problem = chain([[1.0, 1.0]], usage={"joules": np.array([[0.0, 1.0]]), "usd": np.array([[1.0, 0.0]])})
+    with pytest.raises(BudgetError, match="no common scale helps") as caught:
+        solve(problem, {}, limits={"joules": 0.0, "usd": 0.0})
+    assert caught.value.reachable == math.inf
+
+
 def test_solutions_apart_need_a_number_of_units():
     with pytest.raises(ValueError, match="at least 1 unit, got apart = 0"):
         solve(chain([[1.0]]), {}, apart=0)
