@@ -64,7 +64,7 @@ def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) 
         return found
 
     def tell(state: SearchProgress) -> None:
-        progress.step(f"of {state.evaluations} at most")
+        progress.step(f"{state.spent} of {state.evaluations} at most")
 
     proof = prove(posed.problem, decided.choice, evaluate, limits=posed.limits, on_progress=tell)
     return replace(decided, choice=proof.choice), proof

@@ -27,7 +27,7 @@ class Progress:
         self._finish_line()
         self._stage, self._total, self._done, self._skipped = stage, total, 0, 0
         self._begun = time.monotonic()
-        self._shown = 0.0
+        self._shown = -EVERY_SECONDS
         self._show("")
 
     @contextmanager
@@ -59,7 +59,8 @@ class Progress:
 
     def _show(self, note: str) -> None:
         now = time.monotonic()
-        if self._quiet or (not self._terminal and now - self._shown < EVERY_SECONDS and self._done < self._total):
+        last = self._done >= self._total > 0
+        if self._quiet or (not self._terminal and now - self._shown < EVERY_SECONDS and not last):
             return
         self._shown = now
         count = f" {self._done} of {self._total}" if self._total else ""

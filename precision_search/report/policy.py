@@ -24,7 +24,7 @@ from precision_search.report.results import Results, SiteRow
 from precision_search.table import target_sentences
 
 _SHOWN = 2
-"""Reasons of a site that are shown at once; more are folded."""
+"""Reasons of a site that are shown at once; of more the first is, the mildest, and the others are folded."""
 
 
 def policy(results: Results) -> Html:
@@ -69,7 +69,7 @@ def _told(value: object) -> str:
 
 
 def _by_site(results: Results) -> Html:
-    why = _reasons(results.summary)
+    why, proved = _reasons(results.summary), results.summary.get("one_optimal") is True
     weights = sum(site.weight_elements for site in results.sites) or 1.0
     rows = (
         row(
@@ -78,7 +78,7 @@ def _by_site(results: Results) -> Html:
             cell(results.chosen.get(site.name, "no scheme")),
             number_cell(percent(site.macs_per_second / (results.macs_per_second or 1.0))),
             number_cell(percent(site.weight_elements / weights)),
-            cell(why.get(site.name) or _no_choice(site), {"class": "prose"}),
+            cell(why.get(site.name) or _no_choice(site, proved), {"class": "prose"}),
         )
         for site in results.sites
     )
@@ -103,14 +103,16 @@ def _why(left: Mapping[str, Any]) -> Html | str:
     refuted = list(_objects(left.get("refuted")))
     if not refuted:
         return str(left.get("why", "left high, no reason recorded"))
-    lines = listed(_refuted(entry) for entry in refuted)
+    shown = refuted if len(refuted) <= _SHOWN else refuted[:1]
+    parts = [listed(_refuted(entry) for entry in shown)]
+    if len(shown) < len(refuted):
+        rest = refuted[len(shown) :]
+        parts.append(folded(f"and {amount(len(rest), 'cheaper scheme')} more", listed(map(_refuted, rest))))
     sites = refuted[0].get("sites")
     others = [str(site) for site in sites if site != left.get("site")] if isinstance(sites, list) else []
     if others:
-        lines = joined((lines, paragraph(f"Computes as one with {', '.join(others)}.")))
-    if len(refuted) <= _SHOWN:
-        return lines
-    return folded(f"each of {amount(len(refuted), 'cheaper scheme')} breaks a gate", lines)
+        parts.append(paragraph(f"Computes as one with {', '.join(others)}."))
+    return joined(parts)
 
 
 def _refuted(entry: Mapping[str, Any]) -> str:
@@ -127,6 +129,8 @@ def _objects(entries: object) -> Iterable[Mapping[str, Any]]:
     return (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
 
 
-def _no_choice(site: SiteRow) -> str:
+def _no_choice(site: SiteRow, proved: bool) -> str:
     open_to = [option.scheme for option in site.options if option.refused is None]
-    return "no other scheme was open to it" if len(open_to) == 1 else ""
+    if len(open_to) == 1:
+        return "no other scheme was open to it"
+    return "nothing cheaper is open to it here, typecasts and limits counted" if proved else ""
