@@ -27,6 +27,7 @@ from precision_search.judged import judged
 from precision_search.problem import meter_of
 from precision_search.refuted import Refuted
 from precision_search.run import Found
+from precision_search.searching import UNITS
 from precision_search.setting import Setting
 from precision_search.wire import devices, study_header
 
@@ -197,7 +198,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "exact": found.exact is not None,
         "agreement": agreement(searched, found.exact, differing) if found.exact and differing else None,
         "verdict": "kept" if kept else "broken",
-        "message": _message(found),
+        "message": _message(found, recipe.search.minimize),
         "policy_digest": found.policy.digest,
         "lofi_mac_share": part.lofi_macs,
         "bfp8_weight_share": part.bfp8_weights,
@@ -228,13 +229,15 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
     }
 
 
-def _message(found: Found) -> str:
+def _message(found: Found, minimized: str) -> str:
     """What the search says of itself, and what the clips held back say against it."""
+    form, factor = UNITS[minimized]
+    said = found.outcome.told(lambda cost: form.format(cost * factor))
     if found.outcome.best is None or found.heard.kept:
-        return found.outcome.message
+        return said
     last = "in exact arithmetic " if found.exact and found.heard_fast.kept else ""
     return (
-        f"{found.outcome.message} on the search's clips; on those held back {last}the gates break,"
+        f"{said} on the search's clips; on those held back {last}the gates break,"
         f" {found.repairs} repairs notwithstanding"
     )
 

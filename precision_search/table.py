@@ -39,7 +39,8 @@ def target_sentences(summary: Mapping[str, Any]) -> list[str]:
     """What was asked beside the gates and how far it was reached, and whether a single site could be lower still."""
     target = summary.get("target") or {"goal": "cheapest", "within": []}
     said = [
-        f"asked for at most {limit['asked']:g} {_limit_unit(limit['what'])}: {number_text(limit['taken'])}"
+        f"asked for at most {limit['asked']:g} {_limit_unit(limit['what'])}; the policy takes"
+        f" {number_text(limit['taken'])}"
         for limit in target["within"]
     ]
     if target["goal"] == "best_audio":

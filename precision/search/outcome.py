@@ -79,16 +79,19 @@ class Outcome:
     @property
     def message(self) -> str:
         """One sentence for people, with the numbers."""
+        return self.told("cost {:.6g}".format)
+
+    def told(self, priced: Callable[[float], str]) -> str:
+        """Give the same with costs written as the caller has them."""
         if self.best is not None:
             cut = "; the evaluations are used up" if self.reason == "evaluations" else ""
+            price = priced(self.best.cost)
             if self.goal == "cheapest":
-                return (
-                    f"a choice of cost {self.best.cost:.6g} keeps every gate after {len(self.tried)} evaluations{cut}"
-                )
+                return f"a choice of {price} keeps every gate after {len(self.tried)} evaluations{cut}"
             room = -100.0 * self.best.evaluation.worst
             told = f"{room:.4g} % within" if room >= 0.0 else f"{-room:.4g} % beyond"
             return (
-                f"the best audio within the limits, at cost {self.best.cost:.6g}, is {told} its worst threshold after "
+                f"the best audio within the limits, at {price}, is {told} its worst threshold after "
                 f"{len(self.tried)} evaluations{cut}"
             )
         if self.nearest is None:
@@ -101,8 +104,8 @@ class Outcome:
         )
         beyond = "breaks by no number" if math.isnan(excess) else f"is {excess:.4g} % beyond its worst threshold"
         return (
-            f"none of {len(self.tried)} choices keeps every gate ({why}); the nearest, of cost "
-            f"{self.nearest.cost:.6g}, {beyond}"
+            f"none of {len(self.tried)} choices keeps every gate ({why}); the nearest, of {priced(self.nearest.cost)},"
+            f" {beyond}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Exact solutions for a sampler to begin at: under one scale of the budgets after another, and apart from each other."""
+"""Exact solutions for a sampler to begin at: under one scale of the budgets after another, apart from each other."""
 
 from collections.abc import Mapping, Sequence
 

@@ -41,6 +41,8 @@ tbody th,tr>th[scope=row]{font-weight:500;background:#fff}
 .number,.heat td{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .prose{white-space:normal;max-width:26rem;overflow-wrap:anywhere}
 .prose ul{margin:0;padding-left:1.1rem}
+.prose details{margin:0}
+.prose summary{font-weight:400;padding:0}
 .heat td,.heat th{border:1px solid #fff}
 .heat th[scope=row],.sites th[scope=row]{position:sticky;left:0;max-width:20rem;overflow-wrap:anywhere;
 border-right:1px solid #888}

@@ -172,7 +172,7 @@ def test_a_limit_on_bits_a_weight_is_met(made, tmp_path):
     assert bits <= 9
     (limit,) = summary["target"]["within"]
     assert limit["taken"] == pytest.approx(bits)
-    assert re.search(r"asked for at most 9 bits a weight: [4-9]\.\d+\n", table(summary))
+    assert re.search(r"asked for at most 9 bits a weight; the policy takes [4-9]\.\d+\n", table(summary))
 
 
 @pytest.mark.parametrize(
