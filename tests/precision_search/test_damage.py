@@ -11,6 +11,7 @@ from precision_search.damage import measure_damage
 from precision_search.damage_cache import DamageCache
 from precision_search.progress import Progress
 from precision_search.wire import make_setting, read_recipe
+from precision_search.workers import FORETOLD_AT_ONCE, Workers
 
 QUIET = Progress(quiet=True)
 SIZES = {"fp32": 1e-3, "bf16": 1e-2, "bfp8_hifi2": 0.02, "bf16_lofi": 0.1, "bfp8_lofi": 0.15, "bfp8_both_lofi": 30.0}
@@ -138,3 +139,16 @@ def test_few_options_and_voices_without_gradients_are_measured_whole(tmp_path, s
         _, lines = measured(tmp_path / name, asked, bench, crew)
         assert not crew.foretold
         assert len(crew.asked) == len(lines)
+
+
+def test_the_forecast_is_the_same_from_any_workers(tiny):
+    small = make_setting(read_recipe(str(tiny.recipe), ()))
+    tasks = [(site.name, scheme) for site in small.sites for scheme in small.space[site.name]]
+    assert len(tasks) > FORETOLD_AT_ONCE
+    found = []
+    for count in (1, 2):
+        with Workers(small, None, count, {}) as crew:
+            found.append(crew.foretell(tasks))
+    assert found[0] == found[1]
+    coarser = dict(zip([(site, scheme.name) for site, scheme in tasks], found[0], strict=True))
+    assert all(coarser[site.name, "bold"][0] > coarser[site.name, "bf16"][0] > 0 for site in small.sites)
