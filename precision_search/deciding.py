@@ -51,8 +51,13 @@ def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) 
     """
     if not decided.kept:
         return decided, None
-    progress.begin("proving that no site can be lowered")
-    ways = jury.trials_of(decided.choice, problem=posed.problem)
+    proof = _proof(posed, jury, decided.choice, progress, exactly=jury.exact is not None)
+    return replace(decided, choice=proof.choice), proof
+
+
+def _proof(posed: Posed, jury: Jury, choice: Choice, progress: Progress, *, exactly: bool) -> Proof:
+    """Lower single sites of a choice that holds, as far as it holds."""
+    ways = jury.trials_of(choice, problem=posed.whole, exactly=exactly)
 
     def evaluate(choice: Choice) -> Evaluation:
         """What is found where it first breaks."""
@@ -66,8 +71,8 @@ def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) 
     def tell(state: SearchProgress) -> None:
         progress.step(f"{state.spent} of {state.evaluations} at most")
 
-    proof = prove(posed.problem, decided.choice, evaluate, limits=posed.limits, on_progress=tell)
-    return replace(decided, choice=proof.choice), proof
+    with progress.aside("proving that no site can be lowered"):
+        return prove(posed.whole, choice, evaluate, limits=posed.limits, on_progress=tell)
 
 
 def cheaper_by_training(
@@ -108,6 +113,9 @@ def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Prog
         choice, fast_repairs, kept = _repaired(posed, jury, choice, repairs, on_trial=lambda _: progress.step())
     if jury.exact is None:
         return Decided(choice, kept, fast_repairs, 0, jury.trained)
+    if kept:
+        # Fast renders say first how low it can be: an exact one takes as long as twenty of them.
+        choice = _proof(posed, jury, choice, progress, exactly=False).choice
     # Exact renders tell their progress by the clip.
     choice, exact_repairs, holds = _repaired(posed, jury, choice, repairs if kept else 1, exactly=True)
     return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)

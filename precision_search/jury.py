@@ -92,15 +92,15 @@ class Jury:
                 ratio[metric] = max(value / budgets[metric], ratio.get(metric, 0.0))
         return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
 
-    def trials_of(self, choice: Choice, *, problem: Problem) -> list[Callable[[Choice], Evaluation]]:
-        """Ways to evaluate another choice by what this one keeps, the quick first; the last is what a verdict rests on.
+    def trials_of(self, choice: Choice, *, problem: Problem, exactly: bool) -> list[Callable[[Choice], Evaluation]]:
+        """Ways to evaluate another choice by what this one keeps, the quick first; the last it must keep.
 
-        The search's clips, those held back, and these in the exact arithmetic where the target has one. A choice that
-        was repaired on the clips held back need not keep every gate on the others.
+        The search's clips, those held back, and these in the exact arithmetic where that is asked. A choice that was
+        repaired on the clips held back need not keep every gate on the others.
         """
         ask = partial(self.evaluate, problem=problem, whole=False)
         quick = [partial(ask, split="search"), partial(ask, split="held_back")]
-        last = partial(ask, split="held_back", exactly=True) if self.exact is not None else quick.pop()
+        last = partial(ask, split="held_back", exactly=True) if exactly else quick.pop()
         return [*(way for way in quick if way(choice).kept), last]
 
     def remeasure(

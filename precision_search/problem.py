@@ -1,7 +1,7 @@
 """Problem of a setting: what each site costs under each scheme, and what it damages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from backends.resources import Meter, limited_resource, search_arrays
 from precision.search.budget import BudgetError
 from precision.search.problem import Problem
 from precision.search.solve import solve
-from precision_search.setting import Setting
+from precision_search.setting import Setting, SetupError
+
+_RUIN = 1e3
+"""Times the largest damage there is, that a render counts which is no sound."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Posed:
     """What a search is asked: costs, damages and boundaries, and the limits that its recipe sets."""
 
     problem: Problem
+    whole: Problem
+    """The same with the options that a search leaves out because a render under them is no sound (NaN, Inf): a proof
+    hears those too."""
     limits: Mapping[str, float]
     """By usage of the problem, the most that a policy may take, in its unit."""
 
@@ -27,6 +33,9 @@ def pose(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, float]]
     """The search's arrays: what each choice takes of the card, beside its neighbours too, and what it damages.
 
     Without damage the problem has no metric: enough to tell what limits can be met.
+
+    Raises:
+        SetupError: a site renders nothing that can be judged, whatever scheme it takes.
     """
     sites, names = setting.sites, [scheme.name for scheme in setting.recipe.schemes]
     metrics = tuple(next(iter(damage.values()))) if damage else ()
@@ -53,17 +62,23 @@ def pose(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, float]]
         minimize=recipe.search.minimize,
         within=recipe.search.within,
     )
-    problem = Problem(
+    ruinous = np.isinf(table)
+    mute = [site.name for row, site in enumerate(sites) if ruinous.any(axis=0)[row][allowed[row]].all()]
+    if mute:
+        raise SetupError(
+            f"schemes: whatever scheme {', '.join(mute)} may take, the model makes NaN or Inf; allow one of more range"
+        )
+    whole = Problem(
         sites=tuple(site.name for site in sites),
         options=tuple(tuple(names) for _ in sites),
         metrics=metrics,
         cost=arrays.cost,
-        damage=table,
+        damage=np.where(ruinous, _RUIN * table.max(initial=1.0, where=~ruinous), table),
         groups=tuple(tuple(rows) for rows in groups.values()),
         usage=arrays.usage,
         boundaries=arrays.boundaries,
     )
-    return Posed(problem, arrays.limits)
+    return Posed(replace(whole, damage=table) if ruinous.any() else whole, whole, arrays.limits)
 
 
 def meter_of(setting: Setting) -> Meter:

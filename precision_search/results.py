@@ -123,6 +123,7 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
             "rows_per_second": site.rows_per_second,
             "macs_per_second": site.macs_per_second,
             "fed_by": site.fed_by,
+            "group": site.group,
         }
         for site in setting.sites
     ]

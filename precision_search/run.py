@@ -143,7 +143,7 @@ def run(setting: Setting, study: Study, progress: Progress, workers: Where, *, c
         if recipe.search.goal == "cheapest":  # what is cheaper than the best audio is worse
             decided, proof = one_optimal(posed, jury, decided, progress)
         policy = jury.policy_of(posed.problem, decided.choice)
-        refuted = None if proof is None else tuple(refuted_of(posed.problem, jury, study, proof))
+        refuted = None if proof is None else tuple(refuted_of(posed.whole, jury, study, proof))
         progress.begin("rendering the samples")
         heard_fast = jury.hear(policy, "held_back")
         count = len(setting.held_back_clips)

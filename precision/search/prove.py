@@ -1,11 +1,12 @@
 """Proving that no single site of a choice can be made cheaper: each is tried."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from precision.search.exchange import lowerings
+from precision.search.budget import fits
+from precision.search.exchange import Move, lowerings
 from precision.search.outcome import Evaluation, Progress, Trial
 from precision.search.problem import Choice, Problem
 
@@ -79,16 +80,40 @@ def prove(
             f"{100.0 * best.evaluation.worst:.4g} % beyond its worst threshold; repair it first"
         )
     moved: list[Trial] = []
+    together = 1
     while True:
         refuted: dict[tuple[int, int], Evaluation] = {}
         lower = lowerings(problem, best.choice, weight, limits or {})
         most = len(answers) + len(lower)
+        # Where single changes hold one after the other, several are made at once: twice as many as held the last time.
+        joint = _joint(problem, best.choice, lower, together, limits or {})
+        if joint is not None:
+            trial = ask(joint, best)
+            if trial.evaluation.kept:
+                best, together = trial, 2 * together
+                moved.append(trial)
+                continue
+        together = 1
         for move in lower:
             trial = ask(move.choice, best)
             if trial.evaluation.kept:
-                best = trial
+                best, together = trial, 2 if move is lower[0] and joint is None else 1
                 moved.append(trial)
                 break
             refuted[move.unit, move.option] = trial.evaluation
         else:
             return Proof(best.choice, best, refuted, tuple(moved), len(answers))
+
+
+def _joint(
+    problem: Problem, choice: Choice, lower: Sequence[Move], count: int, limits: Mapping[str, float]
+) -> Choice | None:
+    """Change so many units at once, each by its mildest lowering; None where that is one, or nothing is saved."""
+    mildest: dict[int, int] = {}
+    for move in lower:
+        mildest.setdefault(move.unit, move.option)
+    units = list(mildest)[:count]
+    selection = problem.selection(choice)
+    after = problem.choice([mildest[unit] if unit in units else option for unit, option in enumerate(selection)])
+    cheaper = problem.total_cost(after) < problem.total_cost(choice)
+    return after if len(units) > 1 and cheaper and fits(problem, {}, limits, after) else None
