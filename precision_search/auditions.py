@@ -77,10 +77,12 @@ class Auditions:
         """Damage of a whole policy with one site of it under another scheme, on the search clips."""
         return self.of("search").damage_around(policy, site, scheme, metrics)
 
-    def render(self, split: Split, policy: Policy, index: int, metrics: Sequence[str]) -> tuple[Output, Scores]:
-        """Render a clip under a policy and score it."""
+    def render(
+        self, split: Split, policy: Policy, index: int, metrics: Sequence[str], near: Policy | None = None
+    ) -> tuple[Output, Scores]:
+        """Render a clip under a policy and score it; by way of one that it is `near`, where that is named."""
         audition = self.of(split)
-        rendered = audition.render(policy, index)
+        rendered = audition.render(policy, index, near)
         return rendered, audition.score(index, rendered, metrics)
 
     def render_exactly(self, policy: Policy, index: int) -> Output:

@@ -70,9 +70,13 @@ def _proof(posed: Posed, jury: Jury, choice: Choice, progress: Progress, *, exac
 
     def tell(state: SearchProgress) -> None:
         progress.step(f"{state.spent} of {state.evaluations} at most")
+        if state.best is state.trial:
+            jury.near = jury.policy_of(posed.whole, state.trial.choice)
 
     with progress.aside("proving that no site can be lowered"):
-        return prove(posed.whole, choice, evaluate, limits=posed.limits, on_progress=tell)
+        proof = prove(posed.whole, choice, evaluate, limits=posed.limits, on_progress=tell)
+    jury.near = None
+    return proof
 
 
 def cheaper_by_training(

@@ -49,6 +49,8 @@ class Jury:
         self._study = study
         self._crew = crew
         self._progress = progress
+        self.near: Policy | None = None
+        """A policy that those to be heard differ from in a site or two: what lies before these is not rendered anew."""
         self.trained: Trained | None = None
         """Weights that policies of choices have, where a site runs the scheme they were trained for."""
         self._heard: set[tuple[str, Split, str]] = set()
@@ -133,7 +135,11 @@ class Jury:
     ) -> Heard:
         """Hear a policy in the fast arithmetic: all gates, or no dear ones once a cheap one is broken."""
         return self._asked(
-            policy, split, self.fast, predicted, lambda: hear(self._setting, self._crew, policy, split, whole=whole)
+            policy,
+            split,
+            self.fast,
+            predicted,
+            lambda: hear(self._setting, self._crew, policy, split, whole=whole, near=self.near),
         )
 
     def hear_exactly(self, policy: Policy, *, predicted: Mapping[str, float] | None = None) -> Heard:
@@ -220,18 +226,19 @@ def hear(
     *,
     whole: bool,
     rendered: Sequence[Output] | None = None,
+    near: Policy | None = None,
 ) -> Heard:
     """Render a policy on the clips of a split and judge it.
 
     The gates whose metrics add are always asked, all of them: a search corrects itself by them. The others are asked
     from cheap to dear, all of them where `whole` says so, else until one breaks. Renders that are given, one a clip,
-    are judged as they are; the others are made in the fast arithmetic.
+    are judged as they are; the others are made in the fast arithmetic, by way of a policy that they are `near`.
     """
     clips = setting.clips_of(split)
     bench = bench_of(setting, split)
     seed = setting.recipe.search.seed
     if rendered is None:
-        made = crew.render(split, policy, len(clips), bench.additive)
+        made = crew.render(split, policy, len(clips), bench.additive, near)
     else:
         made = list(zip(rendered, crew.score(split, rendered, bench.additive), strict=True))
     scores: list[Scores] = [found for _, found in made]

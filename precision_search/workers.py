@@ -98,9 +98,11 @@ class Workers:
         asked = [(policy, site, scheme, metrics) for site, scheme in tasks]
         return list(self._pool.each("damage_around", asked, made))
 
-    def render(self, split: Split, policy: Policy, count: int, metrics: Sequence[str]) -> list[tuple[Output, Scores]]:
-        """Render and score each of the split's `count` clips."""
-        return list(self._pool.each("render", [(split, policy, index, metrics) for index in range(count)]))
+    def render(
+        self, split: Split, policy: Policy, count: int, metrics: Sequence[str], near: Policy | None = None
+    ) -> list[tuple[Output, Scores]]:
+        """Render and score each of the split's `count` clips; the same, and sooner, by way of a policy it is near."""
+        return list(self._pool.each("render", [(split, policy, index, metrics, near) for index in range(count)]))
 
     def render_exactly(self, policy: Policy, paths: Sequence[Path | None]) -> Iterator[Output]:
         """Render the clips held back in the exact arithmetic, in their order, as they are made.
