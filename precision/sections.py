@@ -110,6 +110,8 @@ class Rule:
     """Names of schemes, and of presets of the recipe for all of theirs."""
     op: Annotated[Op | None, Field(title="Operation")] = None
     """Only sites of this operation; left out for all of them."""
+    agree: Annotated[bool, Strict(), Field(title="Agree")] = False
+    """Whether those of its sites that lie in one module take one scheme, as q, k and v of a fused attention do."""
 
 
 @dataclass(frozen=True, slots=True)

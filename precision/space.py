@@ -39,6 +39,20 @@ def resolve_space(recipe: Recipe, sites: Sequence[Site]) -> dict[str, tuple[Sche
     return {name: tuple(recipe.scheme(scheme) for scheme in recipe.space[index].allow) for name, index in first.items()}
 
 
+def resolve_groups(recipe: Recipe, sites: Sequence[Site]) -> dict[str, str]:
+    """Give sites that must take one scheme the name of their group; sites that move alone are left out.
+
+    A rule that says `agree` makes a group of those of its sites, earlier rules considered, that lie in one module:
+    their names are the same up to the last dot.
+    """
+    members: dict[str, list[str]] = {}
+    for site in sites:
+        index = next((index for index, rule in enumerate(recipe.space) if _matches(rule, site)), None)
+        if index is not None and recipe.space[index].agree:
+            members.setdefault(f"space[{index}] {site.name.rpartition('.')[0]}", []).append(site.name)
+    return {name: group for group, names in members.items() if len(names) > 1 for name in names}
+
+
 def _matches(rule: Rule, site: Site) -> bool:
     return fnmatchcase(site.name, rule.match) and rule.op in (None, site.op)
 

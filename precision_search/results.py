@@ -20,7 +20,7 @@ from calibrate.adapted import adapted_file
 from precision.candidate import numbers
 from precision.policy import Policy
 from precision.shares import shares
-from precision.study import Study, write_atomic
+from precision.study import Study, evaluation_key, write_atomic
 from precision_search.adaptation import told
 from precision_search.agreement import agreement
 from precision_search.judged import judged
@@ -40,7 +40,7 @@ def write_results(setting: Setting, study: Study, found: Found, seconds: float) 
     write_atomic(folder / "recipe.yaml", setting.recipe.to_yaml())
     write_atomic(folder / "policy.yaml", policy_text(setting, found.policy))
     write_atomic(folder / "sites.json", _json(_sites(setting)))
-    write_atomic(folder / "damage.json", _json(_damage(setting, found)))
+    write_atomic(folder / "damage.json", _json(_damage(setting, study, found)))
     write_atomic(folder / "front.json", _json(found.front))
     _write_samples(setting, found, folder / "samples")
     summary = _summary(setting, study, found, seconds)
@@ -129,7 +129,8 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
     ]
 
 
-def _damage(setting: Setting, found: Found) -> dict[str, Any]:
+def _damage(setting: Setting, study: Study, found: Found) -> dict[str, Any]:
+    settled = {record["key"]: record.get("settled") for record in study.records("damage")}
     problem = found.posed.problem
     model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
     rows = []
@@ -145,6 +146,7 @@ def _damage(setting: Setting, found: Found) -> dict[str, Any]:
                     "scheme": scheme.name,
                     "refused": refused,
                     "damage": {} if refused else numbers(damage),
+                    "settled": settled.get(evaluation_key(site.name, scheme)),
                     "seconds": None if refused else model.site_cost(site, scheme).seconds,
                 }
             )

@@ -26,7 +26,7 @@ from precision.blocks import known_formats
 from precision.policy import Scheme
 from precision.presets import Preset, load_presets
 from precision.recipe import Known, Recipe, load_recipe
-from precision.space import resolve_space
+from precision.space import resolve_groups, resolve_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
 from voice.chains import find_chains
@@ -162,6 +162,9 @@ def load_setting(recipe: Recipe) -> Setting:
         )
     search_clips, held_back_clips = _parted(recipe, clips)
     discovery, first = discovered(recipe, voice, search_clips[0])
+    groups = resolve_groups(recipe, discovery.sites)
+    agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
+    discovery = replace(discovery, sites=tuple(agreeing))
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
     refused = {
         (site.name, scheme.name): reason

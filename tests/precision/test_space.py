@@ -11,7 +11,7 @@ from precision.document import dump
 from precision.policy import Scheme
 from precision.recipe import Known, Recipe, RecipeError, load_recipe
 from precision.site import Op, Site
-from precision.space import resolve_space
+from precision.space import resolve_groups, resolve_space
 
 KNOWN = Known(("embedded",), ("p150a",), ("stoi",), {})
 
@@ -70,6 +70,25 @@ def test_first_match_wins_and_the_order_is_the_models() -> None:
         ("vocoder.head", ["full"]),
     ]
     assert space["vocoder.head"] == (recipe.baseline,)
+
+
+def test_sites_of_one_module_and_one_rule_agree() -> None:
+    parts = ("query", "key", "value", "out")
+    attentions = [site(f"{block}.attention.{part}") for block in ("a", "b") for part in parts]
+    sites = (*attentions, site("c.query"), site("alone", "conv1d"))
+    recipe = recipe_of(
+        {"match": "b.*.key", "allow": ["full"]},
+        {"match": "*.[qkv]*", "allow": ["low", "full"], "agree": True},
+        {"match": "*", "allow": ["low"]},
+    )
+    found = resolve_groups(recipe, sites)
+    assert {name for name, group in found.items() if group == found["a.attention.key"]} == {
+        "a.attention.query", "a.attention.key", "a.attention.value",
+    }  # fmt: skip
+    assert {name for name, group in found.items() if group == found["b.attention.query"]} == {
+        "b.attention.query", "b.attention.value",
+    }  # fmt: skip
+    assert len(found) == 5, "what is alone in its module, or in a rule that does not ask for it, moves alone"
 
 
 def test_everything_left_over_is_told_at_once() -> None:

@@ -1,8 +1,10 @@
 """What is reported cannot be lowered at any single site: each cheaper change is built and heard beside the run."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,20 @@ from precision.gates import Verdict
 from precision.policy import Policy
 from precision.study import Study
 from precision_search import wire
-from precision_search.problem import meter_of
+from precision_search.damage import measure_damage
+from precision_search.deciding import Decided, one_optimal
+from precision_search.jury import Jury
+from precision_search.problem import meter_of, pose
+from precision_search.progress import Progress
+from precision_search.refuted import refuted_of
+from precision_search.report.markup import breakable
 from precision_search.results import read_policy
-from precision_search.setting import Setting
+from precision_search.setting import Setting, SetupError
 from precision_search.table import table
 from precision_search.wire import make_setting, read_recipe
+from precision_search.workers import Workers
 from tests.families.autoregressive import AutoregressiveVoice
 from tests.families.searching import command, loading, write_recipe
-from voice.sites import Discovery, discover
 
 Change = tuple[frozenset[str], str]
 """Sites that move together, and the scheme they would take."""
@@ -128,30 +136,16 @@ def tight(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Proved:
     )
 
 
-def grouped(find: Callable[..., Discovery]) -> Callable[..., Discovery]:
-    """Discovery in which the query, key and value of an attention must agree."""
-
-    def found(*arguments: Any) -> Discovery:
-        discovery = find(*arguments)
-        fused = (".query", ".key", ".value")
-        sites = (
-            replace(site, group=site.name.rpartition(".")[0]) if site.name.endswith(fused) else site
-            for site in discovery.sites
-        )
-        return replace(discovery, sites=tuple(sites))
-
-    return found
-
-
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proved]:
     """A small transformer whose q/k/v compute as one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wire, "MODELS", {"autoregressive": loading(AutoregressiveVoice)})
-        patch.setattr(wire, "discover", grouped(discover))
         folder = tmp_path_factory.mktemp("fused")
         recipe = write_recipe(folder, "autoregressive", TOKENS)
-        yield Proved.of(recipe, folder / "study", "cost.streams=64", "search.evaluations=20")
+        every = "[bf16, lofi, bold]"
+        rules = f"space=[{{match: '*.attention.[qkv]*', allow: {every}, agree: true}}, {{match: '*', allow: {every}}}]"
+        yield Proved.of(recipe, folder / "study", "cost.streams=64", "search.evaluations=20", rules)
 
 
 @pytest.fixture(params=["repaired", "tight", "fused"])
@@ -227,5 +221,45 @@ def test_sites_that_must_agree_do_and_are_left_high_as_one(fused):
             assert f"together with {left['site'][:-3]}query, {left['site'][:-3]}value" in left["why"]
 
 
+def test_what_a_search_left_out_is_heard_for_the_proof(tight, tmp_path):
+    """A site whose own render was no sound is no candidate, and no reason to leave the site high."""
+    setting, quiet = tight.setting, Progress(quiet=True)
+    left = next(left for left in tight.summary["left_high"] if len(left["refuted"]) > 1)
+    named = left["site"], left["refuted"][0]["scheme"]
+    shutil.copytree(tight.folder, tmp_path / "study")
+    header = Study.read(tmp_path / "study").header
+    with Study.open(tmp_path / "study", header) as study, Workers(setting, None, 1, {}) as crew:
+        jury = Jury(setting, study, crew, quiet)
+        damage = measure_damage(setting, study, crew, jury.searching, quiet)
+        posed = pose(setting, {**damage, named: dict.fromkeys(damage[named], math.inf)})
+        names = [scheme.name for scheme in setting.recipe.schemes]
+        choice = tuple(names.index(scheme.name) for scheme in tight.policy.values())
+        place = [site.name for site in setting.sites].index(named[0]), names.index(named[1])
+        assert math.isinf(posed.problem.cost[place])
+        assert math.isfinite(posed.whole.cost[place])
+        decided, proof = one_optimal(posed, jury, Decided(choice, True, 0, 0), quiet)
+        assert decided.choice == choice
+        told = {(frozenset(entry.sites), entry.scheme) for entry in refuted_of(posed.whole, jury, study, proof)}
+        assert told == set(tight.told)
+        ruined = {key: dict.fromkeys(found, math.inf) for key, found in damage.items() if key[0] == named[0]}
+        with pytest.raises(SetupError, match=f"whatever scheme {named[0]} may take, the model makes NaN or Inf"):
+            pose(setting, {**damage, **ruined})
+
+
 def test_the_table_counts_each_change_once(study):
     assert f"no single site can be cheaper: {len(study.told)} changes were tried" in table(study.summary)
+
+
+def test_the_report_has_a_line_for_each_change_and_folds_many(study):
+    page = (study.folder / "report.html").read_text(encoding="utf-8")
+    left_high = study.summary["left_high"]
+    for left in left_high:
+        entries = left["refuted"]
+        start = page.index(f">{breakable(left['site'])}</th>", page.index('id="policy"'))
+        shown = page[start : page.index("</tr>", start)]
+        lines = [f"<li>{entry['scheme']}: {entry['metric']} ({entry['over']}) would be" for entry in entries]
+        places = [shown.index(line) for line in lines]
+        assert places == sorted(places)
+        assert ("<details>" in shown) == (len(entries) > 2)
+        assert ("Computes as one with" in shown) == (len(entries[0]["sites"]) > 1)
+    assert f"{len(study.told)} changes were tried, and each breaks a gate" in page
