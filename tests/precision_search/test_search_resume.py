@@ -89,7 +89,12 @@ def sampled(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.mark.parametrize(
     ("method", "stage"),
-    [("exact", "searching"), ("exact", "measuring anew"), ("exact", "proving"), ("sampled", "searching")],
+    [
+        ("exact", "searching"),
+        ("exact", "measuring anew"),
+        ("exact", "proving"),
+        pytest.param("sampled", "searching", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stage_cut_short_goes_on_to_the_same_policy(request, made, tmp_path, monkeypatch, method, stage):
     whole: Whole = request.getfixturevalue(method)
