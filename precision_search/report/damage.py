@@ -29,6 +29,7 @@ CLASSES = 9
 DECADES = 1e4
 """Below a ten-thousandth of the worst damage, all are one."""
 CHOSEN = "\u25cf"
+SETTLED = {"harmless": "\u2264 ", "hopeless": "\u2248 "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ def damage(results: Results) -> Html:
     explained = paragraph(
         "What lowering one site alone does to what the model makes, in each metric's own unit; darker is worse, on a "
         f"logarithmic scale of its own for each metric. {CHOSEN} marks the scheme that was chosen, a hatched cell one "
-        "that the target refuses, and a dash one that was not offered."
+        "that the target refuses, and a dash one that was not offered.",
+        " Not measured, as a gradient left no doubt: ≤ harmless, at most so much; ≈ hopeless, about so much."
+        if any(option.settled for site in results.sites for option in site.options)
+        else "",
     )
     first = most_binding(results) or results.metrics[0]
     ordered = [first, *(name for name in results.metrics if name != first)]
@@ -114,7 +118,9 @@ def _cell(results: Results, site: SiteRow, option: Option | None, metric: str, s
         return cell(joined((*mark, told)), {"class": "absent"})
     kinds = [f"h{scale.step(value)}"] if scale is not None else []
     kinds += ["chosen"] if chosen else []
-    return cell(joined((*mark, _short(value))), {"class": " ".join(kinds) or None})
+    return cell(
+        joined((*mark, SETTLED.get(option.settled or "", ""), _short(value))), {"class": " ".join(kinds) or None}
+    )
 
 
 def _refusals(results: Results) -> tuple[Html, ...]:

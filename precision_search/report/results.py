@@ -24,6 +24,8 @@ class Option:
     refused: str | None
     """Why the target cannot run it, or None where it can."""
     damage: Mapping[str, float]
+    settled: str | None = None
+    """`harmless`: a gradient foretold at most so much; `hopeless`: about so much; None: it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ def _site(entry: Mapping[str, Any]) -> SiteRow:
             str(option["scheme"]),
             None if option.get("refused") is None else str(option["refused"]),
             _numbers(option.get("damage") or {}),
+            None if option.get("settled") is None else str(option["settled"]),
         )
         for option in entry["options"]
     )
