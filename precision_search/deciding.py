@@ -41,7 +41,8 @@ def decide(posed: Posed, jury: Jury, outcome: Outcome, progress: Progress) -> De
     start = outcome.best or outcome.nearest
     assert start is not None
     holds = outcome.best is not None and outcome.best.evaluation.kept
-    return _held(posed, jury, start.choice, REPAIRS if holds else 0, progress)
+    # What is cheaper than the best audio is worse.
+    return _held(posed, jury, start.choice, REPAIRS if holds else 0, progress, lower=outcome.goal == "cheapest")
 
 
 def one_optimal(posed: Posed, jury: Jury, decided: Decided, progress: Progress) -> tuple[Decided, Proof | None]:
@@ -109,7 +110,7 @@ def cheaper_by_training(
     return untrained
 
 
-def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Progress) -> Decided:
+def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Progress, *, lower: bool = True) -> Decided:
     """Repair a choice on the clips held back, first fast and then to the bit; 0 repairs: only hear it."""
     fast_repairs, kept = 0, repairs > 0
     if repairs:
@@ -117,7 +118,7 @@ def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Prog
         choice, fast_repairs, kept = _repaired(posed, jury, choice, repairs, on_trial=lambda _: progress.step())
     if jury.exact is None:
         return Decided(choice, kept, fast_repairs, 0, jury.trained)
-    if kept:
+    if kept and lower:
         # Fast renders say first how low it can be: an exact one takes as long as twenty of them.
         choice = _proof(posed, jury, choice, progress, exactly=False).choice
     # Exact renders tell their progress by the clip.
