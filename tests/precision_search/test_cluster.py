@@ -156,6 +156,7 @@ def test_a_node_that_comes_back_is_used_and_without_any_the_run_is_gone_on_with_
     assert damages(folder) == damages(alone)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_refused_before_a_study_is_begun(made, tmp_path):
     for where, head in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
         run = Run(made / "tiny.yaml", tmp_path / "none", "--workers", where, head=head)

@@ -23,6 +23,7 @@ def policy(setting):
     return Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline)
 
 
+@pytest.mark.slow
 def test_processes_give_what_this_one_gives_in_order_and_tell_of_each(setting, policy):
     tasks = [(policy, index) for index in range(len(setting.held_back_clips))]
     told: dict[int, object] = {}
