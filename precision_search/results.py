@@ -238,6 +238,8 @@ def _message(found: Found, minimized: str) -> str:
     said = found.outcome.told(lambda cost: form.format(cost * factor))
     if found.outcome.best is None or found.heard.kept:
         return said
+    if not found.outcome.best.evaluation.kept:  # the best audio that there is
+        return f"{said} on the search's clips"
     last = "in exact arithmetic " if found.exact and found.heard_fast.kept else ""
     return (
         f"{said} on the search's clips; on those held back {last}the gates break,"

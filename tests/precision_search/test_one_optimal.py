@@ -140,12 +140,12 @@ def tight(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Proved:
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proved]:
     """A small transformer whose q/k/v compute as one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "MODELS", {"autoregressive": loading(AutoregressiveVoice)})
+        patch.setattr(wire, "MODELS", {**wire.MODELS, "autoregressive": loading(AutoregressiveVoice)})
         folder = tmp_path_factory.mktemp("fused")
         recipe = write_recipe(folder, "autoregressive", TOKENS)
         every = "[bf16, lofi, bold]"
         rules = f"space=[{{match: '*.attention.[qkv]*', allow: {every}, agree: true}}, {{match: '*', allow: {every}}}]"
-        yield Proved.of(recipe, folder / "study", "cost.streams=64", "search.evaluations=20", rules)
+        yield Proved.of(recipe, folder / "study", "cost.streams=64", "search.evaluations=8", rules)
 
 
 @pytest.fixture(params=["repaired", "tight", "fused"])

@@ -216,3 +216,17 @@ def test_what_cannot_be_met_is_said_at_once_and_nothing_is_left_behind(made, tmp
     assert command("run", made / "tiny.yaml", "--out", tmp_path / "study", "--quiet", *changes) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "study").exists()
+
+
+def test_the_best_audio_may_break_the_gates_and_then_says_by_how_much(made, tmp_path):
+    asked = (BUSY, "search.goal=best_audio", "search.within={seconds: 0.75}", "gates=[{metric: lsd_db, max: 1.2}]")
+    changes = [part for override in asked for part in ("--set", override)]
+    assert command("run", made / "tiny.yaml", "--out", tmp_path / "study", "--quiet", "--workers", 1, *changes) == 1
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text())
+    assert summary["verdict"] == "broken"
+    assert re.fullmatch(
+        r"the best audio within the limits, at \d\.\d\d us a second of audio, is [\d.]+ % beyond its worst threshold"
+        r" after \d+ evaluations.* on the search's clips",
+        summary["message"],
+    )
+    assert summary["target"]["within"][0]["taken"] <= 0.75
