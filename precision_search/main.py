@@ -81,6 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="a number of processes (default: one a core); ray, for all processors of the Ray cluster that this machine"
         " is part of; or ray://HOST:PORT, for those of another",
     )
+    run.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="prove the optimum of a small space: hear policies from the cheapest up (as --set search.method=exhaustive)",
+    )
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument(
         "--no-cache", action="store_true", help="measure anew what other studies measured, and keep nothing for others"
@@ -238,7 +243,7 @@ def _run_recipe(parsed: argparse.Namespace) -> int:
     try:
         found = commands.run(
             parsed.recipe,
-            parsed.set,
+            [*parsed.set, *(("search.method=exhaustive",) if parsed.exhaustive else ())],
             parsed.out,
             resume=parsed.resume,
             workers=parsed.workers,

@@ -51,6 +51,10 @@ def prediction(results: Results) -> Html:
     parts = [explained, figures]
     if absent:
         parts.append(note(f"No candidate was measured in {', '.join(absent)}."))
+    again = results.summary.get("remeasured")
+    if isinstance(again, list) and again:
+        told = "; ".join(str(reason) for reason in again)
+        parts.append(note(f"Damages were measured anew around the best policy so far, as they had parted: {told}."))
     return section("prediction", title, *parts, _table(results, metrics))
 
 
