@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--exhaustive",
         action="store_true",
-        help="prove the optimum of a small space: hear policies from the cheapest up (as --set search.method=exhaustive)",
+        help="prove the optimum of a small space, from the cheapest policy up (as --set search.method=exhaustive)",
     )
     run.add_argument("--quiet", action="store_true", help="no progress")
     run.add_argument(
