@@ -110,8 +110,9 @@ class Rule:
     """Names of schemes, and of presets of the recipe for all of theirs."""
     op: Annotated[Op | None, Field(title="Operation")] = None
     """Only sites of this operation; left out for all of them."""
-    agree: Annotated[bool, Strict(), Field(title="Agree")] = False
-    """Whether those of its sites that lie in one module take one scheme, as q, k and v of a fused attention do."""
+    agree: Annotated[Literal["module", "rule"] | None, Field(title="Agree")] = None
+    """Its sites that take one scheme together: those of one module, as q, k and v of a fused attention; or all of the
+    rule, as the branches of a residual sum."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,14 +42,16 @@ def resolve_space(recipe: Recipe, sites: Sequence[Site]) -> dict[str, tuple[Sche
 def resolve_groups(recipe: Recipe, sites: Sequence[Site]) -> dict[str, str]:
     """Give sites that must take one scheme the name of their group; sites that move alone are left out.
 
-    A rule that says `agree` makes a group of those of its sites, earlier rules considered, that lie in one module:
-    their names are the same up to the last dot.
+    A rule that says `agree` makes a group of its sites, earlier rules considered: of all of them (`rule`), or of those
+    that lie in one module (`module`), whose names are the same up to the last dot.
     """
     members: dict[str, list[str]] = {}
     for site in sites:
         index = next((index for index, rule in enumerate(recipe.space) if _matches(rule, site)), None)
-        if index is not None and recipe.space[index].agree:
-            members.setdefault(f"space[{index}] {site.name.rpartition('.')[0]}", []).append(site.name)
+        if index is None or recipe.space[index].agree is None:
+            continue
+        module = site.name.rpartition(".")[0] if recipe.space[index].agree == "module" else "*"
+        members.setdefault(f"space[{index}] {module}", []).append(site.name)
     return {name: group for group, names in members.items() if len(names) > 1 for name in names}
 
 

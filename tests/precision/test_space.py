@@ -78,7 +78,7 @@ def test_sites_of_one_module_and_one_rule_agree() -> None:
     sites = (*attentions, site("c.query"), site("alone", "conv1d"))
     recipe = recipe_of(
         {"match": "b.*.key", "allow": ["full"]},
-        {"match": "*.[qkv]*", "allow": ["low", "full"], "agree": True},
+        {"match": "*.[qkv]*", "allow": ["low", "full"], "agree": "module"},
         {"match": "*", "allow": ["low"]},
     )
     found = resolve_groups(recipe, sites)
@@ -89,6 +89,16 @@ def test_sites_of_one_module_and_one_rule_agree() -> None:
         "b.attention.query", "b.attention.value",
     }  # fmt: skip
     assert len(found) == 5, "what is alone in its module, or in a rule that does not ask for it, moves alone"
+
+
+def test_all_sites_of_a_rule_agree() -> None:
+    sites = (site("blocks.0.convs.2", "conv1d"), site("blocks.1.convs.2", "conv1d"), site("blocks.1.convs.1", "conv1d"))
+    recipe = recipe_of(
+        {"match": "blocks.*.convs.2", "allow": ["low", "full"], "agree": "rule"}, {"match": "*", "allow": ["low"]}
+    )
+    found = resolve_groups(recipe, sites)
+    assert found["blocks.0.convs.2"] == found["blocks.1.convs.2"]
+    assert len(found) == 2
 
 
 def test_everything_left_over_is_told_at_once() -> None:
