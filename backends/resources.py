@@ -217,7 +217,7 @@ def _of_boundaries(
 
 
 def limited_resource(name: str) -> Resource:
-    """The resource that a limit of this name is on, `effective_bits` being one on `weight_bits`; ValueError for others."""
+    """The resource that a limit of this name is on: of `effective_bits` `weight_bits`; ValueError for one unknown."""
     for resource in RESOURCES:
         if name == resource or (name, resource) == (EFFECTIVE_BITS, "weight_bits"):
             return resource

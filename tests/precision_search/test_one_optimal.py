@@ -144,7 +144,8 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proved]:
         folder = tmp_path_factory.mktemp("fused")
         recipe = write_recipe(folder, "autoregressive", TOKENS)
         every = "[bf16, lofi, bold]"
-        rules = f"space=[{{match: '*.attention.[qkv]*', allow: {every}, agree: module}}, {{match: '*', allow: {every}}}]"
+        together = f"{{match: '*.attention.[qkv]*', allow: {every}, agree: module}}"
+        rules = f"space=[{together}, {{match: '*', allow: {every}}}]"
         yield Proved.of(recipe, folder / "study", "cost.streams=64", "search.evaluations=8", rules)
 
 
