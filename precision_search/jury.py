@@ -40,6 +40,17 @@ class Heard:
         """Whether every gate that was asked was kept."""
         return all(verdict.kept for verdict in self.verdicts)
 
+    @property
+    def worst(self) -> float:
+        """The largest relative excess over a threshold; NaN where a gate has no value.
+
+        Where all are kept, over those whose metrics add: others end at their thresholds or just within (nothing is more
+        than finite, or nearer than in step), and of two renders that keep them do not tell the better.
+        """
+        told = [v for v in self.verdicts if METRICS[v.gate.metric].additive] if self.kept else self.verdicts
+        found = [excess(verdict) for verdict in told or self.verdicts]
+        return math.nan if any(map(math.isnan, found)) else max(found)
+
 
 class Jury:
     """Hears policies, asking the study before and telling it afterwards."""
@@ -85,14 +96,13 @@ class Jury:
             heard = self.hear_exactly(policy, predicted=predicted)
         else:
             heard = self.hear(policy, split, whole=whole, predicted=predicted)
-        worst = [excess(verdict) for verdict in heard.verdicts]
         ratio: dict[str, float] = {}
         for verdict in heard.verdicts:
             metric = verdict.gate.metric
             if metric in budgets:
                 value = METRICS[metric].amplitude(verdict.value)
                 ratio[metric] = max(value / budgets[metric], ratio.get(metric, 0.0))
-        return Evaluation(heard.kept, math.nan if any(map(math.isnan, worst)) else max(worst), ratio)
+        return Evaluation(heard.kept, heard.worst, ratio)
 
     def trials_of(self, choice: Choice, *, problem: Problem, exactly: bool) -> list[Callable[[Choice], Evaluation]]:
         """Ways to evaluate another choice by what this one keeps, the quick first; the last it must keep.
