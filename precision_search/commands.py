@@ -14,6 +14,7 @@ from precision.blocks import BlockFormat, format_named, known_formats, stored_bi
 from precision.candidate import verdict_line
 from precision.formats import Format
 from precision.recipe import Recipe, RecipeError
+from precision.search.sampled import METHODS, require_optuna
 from precision.study import LOG, Study, StudyError
 from precision_search.findings import findings
 from precision_search.judging import JudgingError, check_outputs, found_data, judge_files, write_csv, write_json
@@ -79,6 +80,8 @@ def run(
     if not there and folder.is_dir() and any(folder.iterdir()):
         raise CommandError(f"{folder}: is not empty and holds no study; name another folder by --out")
     reach(workers)
+    if recipe.search.method in METHODS:
+        _need_optuna()
     setting = make_setting(recipe)
     progress.say(describe(setting))
     if not there:
@@ -89,6 +92,13 @@ def run(
         summary = write_results(setting, study, found, time.monotonic() - begun)
     page = _write_report(folder)
     return Answer(summary, f"{table(summary)}\n\n  {page}")
+
+
+def _need_optuna() -> None:
+    try:
+        require_optuna()
+    except ModuleNotFoundError as error:
+        raise CommandError(str(error)) from error
 
 
 def _create(folder: Path, header: Mapping[str, str | int | float | bool | None], recipe: str) -> Study:

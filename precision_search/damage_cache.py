@@ -18,7 +18,7 @@ from precision.policy import Scheme
 from precision.study import StudyError, evaluation_key, write_atomic
 from precision_search.setting import Setting
 from precision_search.wire import code_digest
-from voice.checkpoint import content_digest
+from voice.checkpoint import content_digest, layers_digest
 
 ENVIRONMENT = "PRECISION_SEARCH_CACHE"
 
@@ -34,9 +34,9 @@ def cache_folder() -> Path:
 class DamageCache:
     """Files of one damage each, addressed by a SHA-256 over what it depends on; safe for many runs at once.
 
-    That is: weights, search clips, the site's calibrated ranges and moments, chains of channels, the arithmetic, the
-    code, the versions and processor that computed, the metrics, the site, and the scheme but for its name. A file that
-    is not readable, or not of this kind, is as none, and is written anew.
+    That is: layers, weights, search clips, the site's calibrated ranges and moments, chains of channels, the
+    arithmetic, the code, the versions and processor that computed, the metrics, the site, and the scheme but for its
+    name. A file that is not readable, or not of this kind, is as none, and is written anew.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class DamageCache:
         self._sites: dict[str, str] = {}
         self._writable = True
         self._whole = [
+            layers_digest(setting.voice.module),
             content_digest(setting.voice.module.state_dict()),
             _clips_digest(setting),
             setting.voice.name,

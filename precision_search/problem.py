@@ -1,9 +1,11 @@
 """Problem of a setting: what each site costs under each scheme, and what it damages."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.cost import CostModel
 from backends.money import Accounting, usd_per_second
@@ -63,11 +65,6 @@ def pose(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, float]]
         within=recipe.search.within,
     )
     ruinous = np.isinf(table)
-    mute = [site.name for row, site in enumerate(sites) if ruinous.any(axis=0)[row][allowed[row]].all()]
-    if mute:
-        raise SetupError(
-            f"schemes: whatever scheme {', '.join(mute)} may take, the model makes NaN or Inf; allow one of more range"
-        )
     whole = Problem(
         sites=tuple(site.name for site in sites),
         options=tuple(tuple(names) for _ in sites),
@@ -78,7 +75,22 @@ def pose(setting: Setting, damage: Mapping[tuple[str, str], Mapping[str, float]]
         usage=arrays.usage,
         boundaries=arrays.boundaries,
     )
+    mute = [sites[row].name for row in _mute(whole, ruinous.any(axis=0))]
+    if mute:
+        raise SetupError(
+            f"schemes: whatever scheme {', '.join(mute)} may take, the model makes NaN or Inf; allow one of more range"
+        )
     return Posed(replace(whole, damage=table) if ruinous.any() else whole, whole, arrays.limits)
+
+
+def _mute(problem: Problem, ruinous: NDArray[np.bool_]) -> list[int]:
+    """Sites, each alone or with those it must agree with, none of whose options renders any sound."""
+    silent = [
+        unit.sites
+        for unit in problem.units
+        if all(any(ruinous[place] for place in zip(unit.sites, pick, strict=True)) for pick in unit.picks)
+    ]
+    return [site for members in silent for site in members]
 
 
 def meter_of(setting: Setting) -> Meter:
@@ -101,7 +113,14 @@ def missed_limits(setting: Setting, posed: Posed) -> list[str]:
             resource = limited_resource(name)
             least = error.least[resource] / posed.limits[resource] * asked
             if least > asked * (1 + 1e-9):
-                lines.append(f"{name}: {asked:g} was asked, and no policy takes less than {least:.4g}; ask for more")
-        together = f"each limit can be met alone, and all of them if each is {error.reachable:.4g} times as large"
+                told = f"no policy takes less than {least:.4g}; ask for {_up(least):.4g} or more"
+                lines.append(f"{name}: {asked:g} was asked, and {told}")
+        together = f"each limit can be met alone, and all of them if each is {_up(error.reachable):.4g} times as large"
         return lines or [together]
     return []
+
+
+def _up(value: float) -> float:
+    """Round up to four digits, so that what is told can be asked for."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return math.ceil(value / step) * step

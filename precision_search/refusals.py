@@ -58,7 +58,16 @@ def _refuse_gates(setting: Setting) -> None:
     if mistakes:
         raise SetupError("gates: cannot be judged on this model; leave them out\n  " + "\n  ".join(mistakes))
     material = setting.material("search")
-    if not Bench.of(setting.recipe.gates, material, len(setting.search_clips)).budgets:
+    bench = Bench.of(setting.recipe.gates, material, len(setting.search_clips))
+    contrary = [gate.metric for gate in bench.gates if gate.metric in bench.additive and gate.min is not None]
+    if contrary:
+        raise SetupError(f"gates: less {', '.join(contrary)} is better, and a minimum is set; set max in its place")
+    if bench.budgets and not any(bench.budgets.values()):
+        raise SetupError(
+            f"gates: a search steers by how much of {', '.join(bench.budgets)} is allowed, and that is 0; set a max"
+            " above 0, or add a gate on another metric that adds"
+        )
+    if not bench.budgets:
         adding = [name for name, metric in METRICS.items() if metric.additive and not metric.inapplicable(material)]
         raise SetupError(f"gates: a search steers by metrics that add, and none is one; add {', '.join(adding)}")
 

@@ -26,11 +26,12 @@ from precision.blocks import known_formats
 from precision.policy import Scheme
 from precision.presets import Preset, load_presets
 from precision.recipe import Known, Recipe, load_recipe
+from precision.site import Site
 from precision.space import resolve_groups, resolve_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
 from voice.chains import find_chains
-from voice.checkpoint import content_digest
+from voice.checkpoint import content_digest, layers_digest
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.flow import find_flow
 from voice.hifigan import HifiganVoice
@@ -174,12 +175,14 @@ def load_setting(recipe: Recipe) -> Setting:
     }
     stuck = [s.name for s in discovery.sites if all((s.name, scheme.name) in refused for scheme in space[s.name])]
     unfit = [s.name for s in discovery.sites if (s.name, recipe.baseline.name) in refused]
-    if stuck or unfit:
+    divided = _divided(discovery.sites, space, refused)
+    if stuck or unfit or divided:
         lines = [f"{name}: every scheme allowed is refused: {refused[name, space[name][0].name]}" for name in stuck]
         lines += [
             f"{name}: the baseline {recipe.baseline.name} is refused: {refused[name, recipe.baseline.name]}"
             for name in unfit
         ]
+        lines += [f"{', '.join(names)}: must agree, and no scheme is left that all may take" for names in divided]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
     return Setting(
         recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, first
@@ -236,6 +239,22 @@ def _protect(
     return kept, protected
 
 
+def _divided(
+    sites: Sequence[Site], space: Mapping[str, tuple[Scheme, ...]], refused: Mapping[tuple[str, str], str]
+) -> list[list[str]]:
+    """Names of the sites of each group that has no scheme in common, after protection and refusals."""
+    groups: dict[str, list[str]] = {}
+    for site in sites:
+        if site.group is not None:
+            groups.setdefault(site.group, []).append(site.name)
+    found = []
+    for names in groups.values():
+        free = [{scheme.name for scheme in space[name] if (name, scheme.name) not in refused} for name in names]
+        if all(free) and not set.intersection(*free):
+            found.append(names)
+    return found
+
+
 def _parted(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     """The clips of both splits: the first for the search, the next held back."""
     wanted = recipe.data.search + recipe.data.held_back
@@ -281,6 +300,7 @@ def study_header(setting: Setting) -> dict[str, str | int | float | bool | None]
         "recipe": setting.recipe.name,
         "recipe_digest": setting.recipe.digest,
         "model": setting.voice.name,
+        "layers": layers_digest(setting.voice.module),
         "weights": content_digest(setting.voice.module.state_dict()),
         "clips": clips.hexdigest()[:16],
         "code": f"{version('precision-search')}+{code_digest()}",

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -86,6 +87,12 @@ def content_digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def layers_digest(module: nn.Module) -> str:
+    """Hash of what torch prints of a module, dilations and strides too, which weights do not tell: 16 hex digits."""
+    printed = re.sub("0x[0-9a-f]+", "", repr(module))  # where an object lies in memory
+    return hashlib.sha256(printed.encode()).hexdigest()[:16]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def sampled(
     Raises:
         ModuleNotFoundError: Optuna is not installed; the message names the extra.
     """
-    optuna = _optuna()
+    optuna = require_optuna()
     ledger = Ledger(problem, evaluate, evaluations, on_progress, known, goal)
     sampler: Any
     if method == "tpe":
@@ -110,7 +110,8 @@ def _beyond(problem: Problem, limits: Mapping[str, float], choice: Choice) -> fl
     return max([0.0, *(share for share in shares if share > 1e-9)])
 
 
-def _optuna() -> Any:
+def require_optuna() -> Any:
+    """Import Optuna, quiet; ModuleNotFoundError naming the extra where it is not installed."""
     try:
         import optuna
     except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from precision_search.main import main
+from voice.hifigan import HifiganVoice
 
 
 @pytest.fixture
@@ -143,6 +145,28 @@ def test_every_recording_that_cannot_be_used_is_named(tmp_path, refused):
     said = refused(f"data.audio={folder}")
     for name in SPOILED:
         assert f"{name}.wav" in said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("gates=[{metric: lsd_db, max: 0}]", "gates: a search steers by how much of lsd_db is allowed, and that is 0"),
+        ("gates=[{metric: lsd_db, min: 2}]", "gates: less lsd_db is better, and a minimum is set; set max"),
+    ],
+)
+def test_gates_that_no_search_can_steer_by(refused, override, said):
+    assert said in refused(override)
+
+
+def test_a_sampler_that_is_not_installed_is_told_before_anything_is_measured(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert "pip install 'precision-search[optuna]'" in refused("search.method=tpe")
+
+
+def test_sites_that_must_agree_and_cannot(refused, monkeypatch):
+    monkeypatch.setattr(HifiganVoice, "protected", {"ups.0": "it is the first"})
+    space = "space=[{match: 'ups.*', allow: [lofi, bold], agree: module}, {match: '*', allow: [bf16]}]"
+    assert "ups.0, ups.1, ups.2: must agree, and no scheme is left that all may take" in refused(space)
 
 
 def test_more_clips_than_there_are(refused):

@@ -63,6 +63,10 @@ def test_the_address_is_of_everything_that_damage_depends_on(setting, cache, tmp
     assert of(None, {}, METRICS[:1]) is None
     assert of(None, {}, METRICS, setting=replace(setting, search_clips=setting.held_back_clips[:1])) is None
     assert of(None, {}, METRICS, setting=replace(setting, held_back_clips=())) == FOUND
+    monkeypatch.setattr(setting.voice.module.vocoder.pre, "dilation", (2,))
+    assert of(None, {}, METRICS) is None
+    monkeypatch.undo()
+    assert of(None, {}, METRICS) == FOUND
     with torch.no_grad():
         setting.voice.module.vocoder.pre.bias.add_(1.0)
         try:
