@@ -69,6 +69,6 @@ def search_by_recipe(setting: Setting, posed: Posed, jury: Jury, progress: Progr
         limits=limits,
         evaluations=wanted.evaluations,
         seed=wanted.seed,
-        warm=warm_starts(problem, jury.searching.budgets, limits, count=max(1, wanted.evaluations // 4)),
+        warm=warm_starts(problem, jury.searching.budgets, limits, max(1, wanted.evaluations // 4), wanted.goal),
         on_progress=tell,
     )

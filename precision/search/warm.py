@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from precision.search.best_audio import best_audio
 from precision.search.budget import BudgetError
+from precision.search.outcome import Goal
 from precision.search.problem import Choice, Problem
 from precision.search.solve import solve
 
@@ -13,7 +14,11 @@ _APART = 2
 
 
 def warm_starts(
-    problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float], count: int
+    problem: Problem,
+    budgets: Mapping[str, float],
+    limits: Mapping[str, float],
+    count: int,
+    goal: Goal = "cheapest",
 ) -> Sequence[Choice]:
     """Give up to `count` choices within the limits that the predictions speak for, each once, the likeliest first.
 
@@ -22,8 +27,10 @@ def warm_starts(
         budgets: damage that the gates allow, by metric.
         limits: the most that may be used.
         count: of choices, >= 1.
+        goal: what is sought; of the best audio its own solution is the likeliest.
     """
-    found: dict[Choice, None] = {}
+    best = best_audio(problem, budgets, limits).choice
+    found: dict[Choice, None] = {best: None} if goal == "best_audio" else {}
     each = -(-count // len(SCALES))
     for scale in SCALES:
         scaled = {metric: budget * scale for metric, budget in budgets.items()}
@@ -32,5 +39,5 @@ def warm_starts(
         except BudgetError:  # nothing is foretold to damage so little
             continue
         found.update(dict.fromkeys(solution.choice for solution in solutions))
-    found[best_audio(problem, budgets, limits).choice] = None
+    found.setdefault(best)
     return tuple(found)[:count]

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from precision.search.best_audio import best_audio
 from precision.search.exhaustive import exhaustive
 from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
 from precision.search.sampled import METHODS, sampled
+from precision.search.solve import solve
+from precision.search.warm import warm_starts
 
 
 def drawn(seed: int, sites: int = 6) -> Problem:
@@ -86,3 +89,16 @@ def test_values_that_are_no_numbers_are_taken_as_broken():
     outcome = sampled(problem, evaluate, method="nsga2", evaluations=60, seed=1)
     assert outcome.best is not None
     assert 2 not in outcome.best.choice
+
+
+def test_warm_choices_begin_with_what_is_sought():
+    problem = drawn(4)
+    budgets, limits = {"m": 1.9}, {"seconds": 0.6 * float(problem.cost[:, 0].sum())}
+    audible = best_audio(problem, budgets, limits).choice
+    cheapest = solve(problem, budgets, limits=limits)[0].choice
+    assert audible != cheapest
+    assert warm_starts(problem, budgets, limits, 1) == (cheapest,)
+    assert warm_starts(problem, budgets, limits, 1, "best_audio") == (audible,)
+    every, other = (warm_starts(problem, budgets, limits, 40, goal) for goal in ("cheapest", "best_audio"))
+    assert set(every) == set(other)
+    assert audible in every
