@@ -10,15 +10,16 @@ from precision.search.belief import Belief
 from precision.search.best_audio import best_audio
 from precision.search.budget import BudgetError, weights
 from precision.search.outcome import Goal, Ledger, Reason, Stage, Trial
-from precision.search.pool import around, promising, uniform, untried, within
+from precision.search.pool import around, everything, promising, uniform, untried, within
 from precision.search.problem import COST, Choice, Problem
 from precision.search.remeasure import Remeasure, Surprise, parted, retabled, worthwhile
 from precision.search.solve import solve
 from precision.search.table import Selections, Table
 from precision.search.unit import Array
 
-_HOPE = 0.005
-"""Probability of being better below which a choice is not tried."""
+_HOPE = 1e-9
+"""Probability of being better below which a choice is not tried. Next to nothing, as what is believed is too sure of
+itself: `candidates` says how long to go on without a gain."""
 _FAINT = 0.1
 """The same while nothing is kept: below it the choices for that case come first."""
 _BLIND = 5
@@ -176,7 +177,9 @@ class Hunt:
         if best is not None:
             starts[-1] = self._table.selections([best.choice])[0]
         weight = weights(corrected.problem, self._budgets)
-        found = np.concatenate([around(corrected, start, weight) for start in np.unique(starts, axis=0)] + [safe])
+        found = everything(corrected)
+        if found is None:
+            found = np.concatenate([around(corrected, start, weight) for start in np.unique(starts, axis=0)] + [safe])
         found = within(corrected, found, self._limits)
         found = found[promising(corrected, self._budgets, found, self._gain(corrected, found))]
         found = untried(found, tried)

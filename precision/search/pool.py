@@ -1,5 +1,6 @@
 """Pool: choices that are worth a thought, among which the belief picks."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,8 +13,20 @@ _KEPT = 5000
 """Most selections that are weighed by all that was learned, of those that look best by the corrected table alone."""
 _SOFT = 0.1
 """Width, in logarithms of power, over which that look takes a threshold for uncertain."""
+_SMALL = 200_000
+"""Selections that are all looked at, whatever lies between them and the solutions."""
 _MOVES = 80
 """Most lowerings, and most raisings, of single units that are paired: 80 of each give 12,720 pairs."""
+
+
+def everything(table: Table) -> Selections | None:
+    """Give every selection of options that no other replaces for free; None where they are more than 200,000."""
+    options = [np.flatnonzero(usable) for usable in table.usable]
+    shape = tuple(len(own) for own in options)
+    if math.prod(shape) > _SMALL:
+        return None
+    places = np.unravel_index(np.arange(math.prod(shape)), shape)
+    return np.stack([own[place] for own, place in zip(options, places, strict=True)], axis=1)
 
 
 def around(table: Table, selection: Selections, weight: Array) -> Selections:
