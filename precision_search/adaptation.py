@@ -59,9 +59,9 @@ def target_of(
     Returns:
         One option a site, or None where nothing within the limits damages as little as that.
     """
-    limits = limits or {}
+    limits, budgets = limits or {}, {metric: value * slack for metric, value in damage.items()}
     try:
-        cheapest = solve(problem, {metric: value * slack for metric, value in damage.items()}, limits=limits)[0]
+        cheapest = solve(problem, budgets, limits=limits)[0]
     except BudgetError:
         return None
     scales = np.array([damage.get(metric, np.inf) or np.inf for metric in problem.metrics])
@@ -69,9 +69,9 @@ def target_of(
     turned = Problem(
         sites=problem.sites,
         options=problem.options,
-        metrics=(),
+        metrics=problem.metrics,
         cost=np.where(np.isinf(problem.cost), np.inf, power),
-        damage=np.zeros((0, *problem.cost.shape)),
+        damage=problem.damage,
         groups=problem.groups,
         usage={**problem.usage, _PRICE: problem.cost},
         boundaries=tuple(
@@ -79,7 +79,7 @@ def target_of(
             for met in problem.boundaries
         ),
     )
-    return solve(turned, {}, limits={**limits, _PRICE: cheapest.cost * NEAR})[0].choice
+    return solve(turned, budgets, limits={**limits, _PRICE: cheapest.cost * NEAR})[0].choice
 
 
 def adapt_weights(

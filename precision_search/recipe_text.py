@@ -116,7 +116,7 @@ def _search(look: Look, proposals: Sequence[Proposal]) -> Iterator[str]:
         "minimize": f"One of {', '.join(_minimized(look))}.",
         "within": "Limits: shares of what the baseline takes; effective_bits is the mean a weight is stored in.",
         "method": f"One of {', '.join(get_args(Method))}. exhaustive {fits}; tpe and nsga2 are Optuna's.",
-        "candidates": "Policies that the solver proposes in a round, and that are heard in all.",
+        "candidates": "Policies heard in a row that may better nothing before the search ends, and in all.",
     }
     values = asdict(search) | {"within": dict(search.within)}
     yield "search:"

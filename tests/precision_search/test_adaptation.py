@@ -29,6 +29,9 @@ OVERRIDES = (
     f"schemes.lofi.levers={LEVERS}",
     "--set",
     "space=[{match: '*', allow: [bf16, lofi]}]",
+    "--set",
+    # Without training not every site can be lowered.
+    "gates=[{metric: lsd_db, max: 1.9}, {metric: group_delay_rad, max: 0.2}]",
 )
 
 
@@ -136,6 +139,15 @@ def test_what_costs_next_to_nothing_is_not_given_up():
     damage = np.array([[[1.0, 9.0, 0.1], [2.0, 3.0, 0.1]]])
     problem = Problem(("a", "b"), (("x", "y", "z"),) * 2, cost, ("m",), damage)
     assert target_of(problem, {"m": 100.0}, 1.0) == (0, 1)
+
+
+def test_what_weights_are_trained_for_damages_no_metric_beyond_the_slack():
+    # b as z would damage the least in both metrics together, but too much in one; x is the cheapest.
+    cost = np.array([[2.0, 2.0], [1.0, 1.0015]])
+    damage = np.array([[[0.1, 0.1], [1.2, 1.4]], [[0.1, 0.1], [1.2, 0.1]]])
+    problem = Problem(("a", "b"), (("y", "y2"), ("x", "z")), cost, ("m", "n"), damage)
+    assert target_of(problem, {"m": 1.0, "n": 1.0}, 1.25) == (0, 0)
+    assert target_of(problem, {"m": 1.0, "n": 1.0}, 1.5) == (0, 1)
 
 
 def test_the_embedded_voice_can_be_trained_and_what_is_protected_stays():
