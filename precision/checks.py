@@ -128,6 +128,10 @@ def _goal(document: Document) -> Iterator[Mistake]:
         if isinstance(within, dict) and all(limit is None for limit in within.values()):
             said = "missing, must be given with goal best_audio, as {seconds: 0.8}; with no limit nothing is gained"
             yield Mistake((*path, "within"), said)
+        for adapt, asked in document.walk("adapt"):
+            if asked is not None:
+                said = "given, must be left out with search.goal best_audio: weights are trained for a cheaper policy"
+                yield Mistake(adapt, said)
 
 
 def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

@@ -75,11 +75,6 @@ def _refuse_gates(setting: Setting) -> None:
 def _refuse_search(setting: Setting) -> None:
     """Refuse limits that no policy meets, whatever it sounds like, and a space too large to be gone through."""
     wanted = setting.recipe.search
-    if wanted.goal == "best_audio" and setting.recipe.adapt is not None:
-        raise SetupError(
-            "adapt: weights are trained for a policy that is cheaper, and search.goal is best_audio; leave `adapt` out,"
-            " or set search.goal: cheapest"
-        )
     posed = pose(setting)
     size = space_size(posed.problem)
     if wanted.method == "exhaustive" and size > LARGEST:

@@ -28,6 +28,10 @@ def test_the_search_is_for_the_cheapest_where_nothing_else_is_asked() -> None:
     [
         (["search.goal=best_audio"], "search.within: missing, must be given with goal best_audio"),
         (["search.goal=best_audio", "search.within={seconds: null}"], "missing, must be given with goal best_audio"),
+        (
+            ["search.goal=best_audio", "search.within={seconds: 0.9}", "adapt={}"],
+            "given, must be left out with search.goal",
+        ),
         (["search.goal=loudest"], "got 'loudest', must be 'cheapest' or 'best_audio'"),
         (["search.method=nsga"], "did you mean 'nsga2'?"),
         (["search.minimize=weights"], "must be 'seconds', 'passes', 'joules', 'usd' or 'weight_bytes'"),

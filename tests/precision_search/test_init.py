@@ -91,7 +91,7 @@ def test_what_is_written_runs(command, hifigan, tmp_path):
 def test_what_is_set_is_written(command, hifigan, tmp_path):
     path = tmp_path / "Für mich.yaml"
     changed = [
-        "search.goal=best_audio",
+        "search.method=tpe",
         "search.within={joules: 0.95}",
         "schemes.own={weight: bfp8_b, activation: bf16, fidelity: hifi4}",
         "presets=[blackhole_wide, tensix_bold]",
@@ -102,7 +102,7 @@ def test_what_is_set_is_written(command, hifigan, tmp_path):
     data = json.loads(command("init", *hifigan, "--out", path, *[f"--set={c}" for c in changed], "--json"))
     recipe = read_recipe(str(path), ())
     assert recipe.name == "f_r_mich"
-    assert (recipe.search.goal, dict(recipe.search.within)) == ("best_audio", {"joules": 0.95})
+    assert (recipe.search.method, dict(recipe.search.within)) == ("tpe", {"joules": 0.95})
     assert [scheme.name for scheme in recipe.schemes] == ["fp32", "bf16", "bfp4_lofi", "bfp4_both_lofi", "own"]
     assert recipe.adapt is not None
     assert (recipe.cost.streams, recipe.data.held_back) == (7, 2)

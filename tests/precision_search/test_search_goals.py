@@ -222,9 +222,8 @@ def test_whatever_is_minimized_however_the_run_ends_in_a_policy_that_is_kept(mad
              "space=[{match: '*', allow: [bf16, half, lofi, bold]}]"],
             r"goes through at most 200000 policies, and there are 4\.19e\+06",
         ),
-        (["search.goal=best_audio", "search.within={seconds: 0.9}", "adapt={}"], r"adapt: .* leave `adapt` out"),
     ],
-    ids=["limit", "bits", "together", "space", "adapt"],
+    ids=["limit", "bits", "together", "space"],
 )  # fmt: skip
 def test_what_cannot_be_met_is_said_at_once_and_nothing_is_left_behind(made, tmp_path, capsys, overrides, said):
     changes = [part for override in (BUSY, *overrides) for part in ("--set", override)]
