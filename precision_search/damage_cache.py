@@ -5,10 +5,10 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from calibrate.calibration import Calibration
@@ -70,7 +70,12 @@ class DamageCache:
             setting.voice.sample_rate_hz,
             setting.backend.arithmetic.name,
             code_digest(),
-            [torch.__version__, np.__version__, platform.machine(), torch.backends.cpu.get_cpu_capability()],
+            [
+                torch.__version__,
+                *map(version, ("numpy", "scipy", "librosa")),
+                platform.machine(),
+                torch.backends.cpu.get_cpu_capability(),
+            ],
             sorted(setting.chains.items()),
             list(metrics),
         ]
