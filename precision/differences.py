@@ -11,6 +11,7 @@ from precision.schema import validate
 NOT_GIVEN = "(not given)"
 _LONGEST = 20
 _MEANT = {
+    "torch": "sums of another torch may differ in their last bits",
     "layers": "the model is built otherwise, by its configuration",
     "weights": "the checkpoint holds other numbers",
     "clips": "other recordings, or cut otherwise",

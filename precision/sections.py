@@ -189,12 +189,13 @@ class SearchSection:
     within: Annotated[WithinSection, Field(title="Within")] = field(default_factory=WithinSection)
     """What a policy may take at most; needed where the goal is best_audio."""
     method: Annotated[Method, Field(title="Method")] = "exact"
-    """How: exact solutions of the measured damages, verified and repaired; every policy of a small space; or Optuna's
-    TPE or NSGA-II, begun from the exact solutions, for what does not add."""
+    """How: exact solutions of the measured damages, corrected by every evaluation; every policy of a small space; or
+    Optuna's TPE or NSGA-II, begun from the exact solutions, for what does not add."""
     candidates: Annotated[Count, Field(title="Candidates")]
-    """Number of policies the solver proposes in one round."""
+    """Number of evaluations in a row that may better nothing before the search ends."""
     evaluations: Annotated[Count, Field(title="Evaluations")]
-    """Number of policies that are built and heard, at most."""
+    """Number of policies that the search hears, at most; repairs and the proof that no site can be lowered come on
+    top."""
     seed: Annotated[Whole, Field(title="Seed", ge=0)]
     """Seed of everything random."""
 

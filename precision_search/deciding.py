@@ -118,11 +118,15 @@ def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Prog
         choice, fast_repairs, kept = _repaired(posed, jury, choice, repairs, on_trial=lambda _: progress.step())
     if jury.exact is None:
         return Decided(choice, kept, fast_repairs, 0, jury.trained)
+    before = choice
     if kept and lower:
         # Fast renders say first how low it can be: an exact one takes as long as twenty of them.
         choice = _proof(posed, jury, choice, progress, exactly=False).choice
     # Exact renders tell their progress by the clip.
     choice, exact_repairs, holds = _repaired(posed, jury, choice, repairs if kept else 1, exactly=True)
+    if not holds and before != choice and lower and kept:
+        found, more, holds = _repaired(posed, jury, before, repairs, exactly=True)
+        choice, exact_repairs = found if holds else choice, exact_repairs + more + 1
     return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)
 
 

@@ -304,6 +304,7 @@ def study_header(setting: Setting) -> dict[str, str | int | float | bool | None]
         "weights": content_digest(setting.voice.module.state_dict()),
         "clips": clips.hexdigest()[:16],
         "code": f"{version('precision-search')}+{code_digest()}",
+        "torch": version("torch"),
     }
 
 

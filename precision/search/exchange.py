@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from precision.search.amount import RESOLUTION
-from precision.search.budget import weights
+from precision.search.budget import fits, weights
 from precision.search.outcome import Trial
 from precision.search.problem import Choice, Problem
 from precision.search.unit import Array
 
 Selection = tuple[int, ...]
+_RAISED = 12
+"""Raisings for each of which a lowering is sought."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,21 @@ def raisings(problem: Problem, selection: Selection, weight: Array) -> list[Move
         if move.load < 0.0 and problem.units[move.unit].efficient[move.option]
     ]
     return sorted(relief, key=lambda move: (-_rate(-move.load, -move.saving), move.load, move.unit, move.option))
+
+
+def swaps(problem: Problem, selection: Selection, weight: Array, limits: Mapping[str, float]) -> list[Choice]:
+    """Give choices within the limits that raise one unit and lower another for it, the most relief first.
+
+    For where limits leave no room to raise a unit alone; of the raisings the best few are tried.
+    """
+    found: dict[Choice, float] = {}
+    for raised in raisings(problem, selection, weight)[:_RAISED]:
+        after = problem.selection(raised.choice)
+        for move in moves(problem, after, weight):
+            load = raised.load + move.load
+            if move.unit != raised.unit and load < 0.0 and fits(problem, {}, limits, move.choice):
+                found[move.choice] = min(load, found.get(move.choice, math.inf))
+    return sorted(found, key=lambda choice: (found[choice], choice))
 
 
 def burden(problem: Problem, budgets: Mapping[str, float], trial: Trial) -> Array:

@@ -26,7 +26,8 @@ def everything(table: Table) -> Selections | None:
     if math.prod(shape) > _SMALL:
         return None
     places = np.unravel_index(np.arange(math.prod(shape)), shape)
-    return np.stack([own[place] for own, place in zip(options, places, strict=True)], axis=1)
+    found: Selections = np.stack([own[place] for own, place in zip(options, places, strict=True)], axis=1)
+    return found
 
 
 def around(table: Table, selection: Selections, weight: Array) -> Selections:

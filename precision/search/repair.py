@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from precision.search.best_audio import best_audio
 from precision.search.budget import check_meaning, fits, safest, weights
-from precision.search.exchange import burden, raisings
+from precision.search.exchange import burden, raisings, swaps
 from precision.search.outcome import Evaluation, Ledger, Outcome, Progress
 from precision.search.problem import Choice, Problem
 
@@ -22,6 +22,7 @@ def repair(
 ) -> Outcome:
     """Raise sites of a choice one at a time, most relief per cost first, until the gates are kept.
 
+    Where limits leave no room to raise one, another is lowered for it.
     Relief is weighed by how far each metric is beyond its threshold. The last evaluation is of the choice of least
     predicted damage, if none before was kept, so that the outcome says whether the gates can be kept at all.
 
@@ -51,11 +52,12 @@ def repair(
     seen = {selection}
     trial = ledger.ask(choice, "repair")
     while not trial.evaluation.kept:
-        raised = [
-            after
-            for move in raisings(problem, selection, burden(problem, budgets, trial))
-            if (after := problem.selection(move.choice)) not in seen and fits(problem, {}, limits or {}, move.choice)
-        ]
+        weight = burden(problem, budgets, trial)
+        within = [m.choice for m in raisings(problem, selection, weight) if fits(problem, {}, limits or {}, m.choice)]
+        raised = [after for after in map(problem.selection, within) if after not in seen]
+        if limits and not raised:
+            swapped = swaps(problem, selection, weight, limits)
+            raised = [after for after in map(problem.selection, swapped) if after not in seen]
         ended = any(tried.choice == last for tried in ledger.tried)
         if ledger.left == 0 or (ended and not raised):
             return ledger.outcome("unreachable" if ended else "evaluations")

@@ -201,6 +201,19 @@ def test_repair_raises_the_fewest_that_help():
     assert outcome.best.cost < 1.2 * found.cost
 
 
+def test_repair_exchanges_sites_where_a_limit_leaves_no_room():
+    cost = np.array([[2.0, 1.0]] * 3)
+    problem = Problem(("a", "b", "c"), (("high", "low"),) * 3, cost, ("m",), [[[0, 1], [0, 3], [0, 2]]])
+
+    def evaluate(choice):
+        power = problem.predicted(choice)["m"]
+        return Evaluation(power <= 2.3, power / 2.3 - 1.0, {"m": power / 2.3})
+
+    outcome = repair(problem, {"m": 2.3}, (0, 1, 1), evaluate, limits={"cost": 4.0})
+    assert (outcome.reason, outcome.best.choice) == ("repaired", (1, 0, 1))
+    assert all(problem.total_cost(trial.choice) <= 4.0 for trial in outcome.tried)
+
+
 def test_repair_of_a_kept_choice_changes_nothing():
     model = Model(4, 5)
     outcome = repair(model.problem, model.budgets, (2,) * 5, lambda _: Evaluation(True, -0.1))
