@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from precision.search.budget import RESOLUTION
 from precision.search.outcome import Evaluation, Goal, Ledger, Outcome, Progress
 from precision.search.problem import COST, Choice, Problem
-from precision.search.unit import Array
+from precision.search.table import Table
 
 LARGEST = 200_000
 """Choices that a space may have: as many as can be put in order at once, and more than can be heard in a day."""
@@ -81,8 +80,8 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
         raise ValueError(f"limits name {unknown}, but what adds up is {[COST, *problem.usage]}")
     shape = tuple(len(unit.picks) for unit in problem.units)
     selections = np.stack(np.unravel_index(np.arange(size), shape), axis=1)
-    amounts = {COST: _sums(problem, selections, None)}
-    amounts |= {name: _sums(problem, selections, row) for row, name in enumerate(problem.usage)}
+    table = Table(problem)
+    amounts = {name: table.total(name, selections) for name in (COST, *limits)}
     within = np.ones(size, dtype=np.bool_)
     for name, top in limits.items():
         met = amounts[name] <= top * (1.0 + RESOLUTION)
@@ -92,8 +91,7 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
     if not within.any():
         raise SpaceError(f"no choice meets the limits {dict(limits)} together, though each can be met by itself")
     power = np.zeros(size)
-    for row in range(len(problem.metrics)):
-        added = sum(unit.power[row, selections[:, index]] for index, unit in enumerate(problem.units))
+    for added in table.powers(selections).sum(axis=2):
         power += added / max(float(np.max(added)), 1e-300)
     cost = amounts[COST]
     span = max(float(cost.max() - cost.min()), 1e-300)
@@ -101,14 +99,3 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
     places = np.flatnonzero(within)
     for place in places[np.lexsort((places, power[places], steps[places]))]:
         yield problem.choice(selections[place].tolist())
-
-
-def _sums(problem: Problem, selections: NDArray[np.intp], row: int | None) -> Array:
-    """Sum cost (None), or a usage by its row, of every selection, boundaries included."""
-    total: Array = np.zeros(len(selections))
-    for index, unit in enumerate(problem.units):
-        total += (unit.cost if row is None else unit.usage[row])[selections[:, index]]
-    for link in problem.links:
-        table = link.cost if row is None else link.usage[row]
-        total += table[selections[:, link.first], selections[:, link.second]]
-    return total
