@@ -309,7 +309,7 @@ def note_what_begins() -> None:
     def around(policy: Any, site: str, scheme: Any, *_: object) -> str:
         return f"damage of {site} as {scheme.name} in {policy.digest}"
 
-    def render(split: str, policy: Any, _index: int, metrics: Sequence[str]) -> str | None:
+    def render(split: str, policy: Any, _index: int, metrics: Sequence[str], *_: object) -> str | None:
         return f"policy {policy.digest} on {split}" if metrics else None  # none are asked of the samples
 
     def exactly(policy: Any, index: int) -> str:
