@@ -125,8 +125,10 @@ def _held(posed: Posed, jury: Jury, choice: Choice, repairs: int, progress: Prog
     # Exact renders tell their progress by the clip.
     choice, exact_repairs, holds = _repaired(posed, jury, choice, repairs if kept else 1, exactly=True)
     if not holds and before != choice and lower and kept:
-        found, more, holds = _repaired(posed, jury, before, repairs, exactly=True)
-        choice, exact_repairs = found if holds else choice, exact_repairs + more + 1
+        # What it was lowered from costs more, and may hold to the bit.
+        found, _, holds = _repaired(posed, jury, before, 1, exactly=True)
+        if holds:
+            choice, exact_repairs = found, exact_repairs + 1
     return Decided(choice, kept and holds, fast_repairs, exact_repairs, jury.trained)
 
 

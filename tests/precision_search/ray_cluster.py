@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import tempfile
+from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 HEAD = "127.0.0.2"  # Ray takes 127.0.0.1 for the machine's outer address
@@ -22,6 +23,8 @@ def main() -> None:
     os.dup2(silence, 2)
     from ray.cluster_utils import Cluster
 
+    # Where Ray notes the address, whatever `temp_dir` is; it makes the folder itself only where that is not given.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     small = {"object_store_memory": 80_000_000, "include_dashboard": False}
     with socket.socket() as door:
         door.bind((HEAD, 0))
