@@ -46,13 +46,13 @@ class Owners:
 
     def find(self, tensor: Tensor) -> Owned | None:
         """Give the owner of a tensor, or None for an activation."""
-        for span in self._spans.get(tensor.untyped_storage().data_ptr(), ()):
+        for span in self._spans.get(tensor.untyped_storage()._cdata, ()):
             if span.start <= tensor.storage_offset() < span.start + span.length:
                 return Owned(span.site, tensor.numel() == span.length)
         return None
 
     def _add(self, tensor: Tensor, site: str) -> None:
-        address = tensor.untyped_storage().data_ptr()
+        address = tensor.untyped_storage()._cdata
         # An empty or meta tensor has no address, and the first owner of a shared weight names it.
         if address == 0 or self.find(tensor) is not None:
             return

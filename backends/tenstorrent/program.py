@@ -78,7 +78,8 @@ class CardStep:
     """Names of values, constants, or state."""
     result: Value
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the operation needs beyond: numbers, texts, tuples of them."""
+    """What the operation needs beyond: numbers, texts, tuples of them. `upload` takes the host array as
+    `array.reshape(view).transpose(order)`, `download` gives `array.transpose(order).reshape(shape)` as float32."""
     compute: Compute | None = None
     """None where ttnn takes none."""
     site: str | None = None
