@@ -1,0 +1,126 @@
+"""CodecDecoder: frames of RVQ codes to sound by causal convolutions, whole or frame by frame with the same samples.
+
+Of the family of EnCodec and Mimi (Defossez et al. 2022, arXiv 2210.13438; 2024, arXiv 2410.00037): transposed
+convolutions, each with a residual unit behind it, ELU between.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voice.decoder_config import CodecConfig
+
+
+class Past:
+    """What layers that look back keep of the rows before: read in the order of the layers, written in the same."""
+
+    def __init__(self, kept: Sequence[Tensor] | None = None) -> None:
+        """Begin a pass; with nothing kept all before was zero."""
+        self._kept: Iterator[Tensor] | None = None if kept is None else iter(kept)
+        self.new: list[Tensor] = []
+        """What to keep for the next pass."""
+
+    def take(self) -> Tensor | None:
+        """What the next layer kept; None where nothing was kept."""
+        return None if self._kept is None else next(self._kept)
+
+    def joined(self, x: Tensor, length: int) -> Tensor:
+        """`x` [batch, channels, time] with `length` columns of what came before in front of it."""
+        kept = self.take()
+        whole = F.pad(x, (length, 0)) if kept is None else torch.cat([kept, x], dim=-1)
+        self.new.append(whole[..., whole.shape[-1] - length :])
+        return whole
+
+
+class ResidualUnit(nn.Module):
+    """A dilated convolution and one of a single tap, around which the input goes."""
+
+    def __init__(self, channels: int, config: CodecConfig) -> None:
+        super().__init__()
+        self.reach = (config.block_kernel - 1) * config.block_dilation
+        self.dilated = nn.Conv1d(channels, channels, config.block_kernel, dilation=config.block_dilation)
+        self.point = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        """Map [batch, channels, time] to the same shape."""
+        inner = self.dilated(past.joined(F.elu(x), self.reach))
+        result: Tensor = x + self.point(F.elu(inner))
+        return result
+
+
+class Stage(nn.Module):
+    """One upsampling and its residual unit."""
+
+    def __init__(self, before: int, after: int, rate: int, config: CodecConfig) -> None:
+        super().__init__()
+        # Every sample hears two frames: the padding cuts what the frame in front would say of the time before it, and
+        # what the last would of the time to come. So the input is kept, not a sum half made: streamed bits are those
+        # of the whole in every arithmetic.
+        self.up = nn.ConvTranspose1d(before, after, 2 * rate, stride=rate, padding=rate)
+        self.unit = ResidualUnit(after, config)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        """Map [batch, channels, time] to [batch, fewer channels, rate * time]."""
+        result: Tensor = self.unit(self.up(past.joined(F.elu(x), 1)), past)
+        return result
+
+
+class CodecDecoder(nn.Module):
+    """Rows of codes in the delay pattern to sound."""
+
+    offsets: Tensor
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        # One table for all codebooks; the last entry of each is no code, and says nothing.
+        self.entries = nn.Embedding(config.codebooks * (config.codes + 1), config.latent)
+        self.first = nn.Conv1d(config.latent, config.channels[0], config.kernel)
+        self.stages = nn.ModuleList(
+            Stage(before, after, rate, config)
+            for before, after, rate in zip(config.channels, config.channels[1:], config.rates, strict=False)
+        )
+        self.last = nn.Conv1d(config.channels[-1], 1, config.kernel)
+        offsets = torch.arange(config.codebooks)[:, None] * (config.codes + 1)
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, codes: Tensor, past: Past) -> Tensor:
+        """Map codes [codebooks, rows] in the delay pattern to sound [rows * frame_samples] in -1..1.
+
+        A row says the frame that it completes, codebooks - 1 rows back; where something was kept there is one row.
+        """
+        x = self.latents(codes, past).T[None]
+        x = self.first(past.joined(x, self.config.kernel - 1))
+        for stage in self.stages:
+            x = stage(x, past)
+        x = self.last(past.joined(F.elu(x), self.config.kernel - 1))
+        return torch.tanh(x)[0, 0]
+
+    def latents(self, codes: Tensor, past: Past) -> Tensor:
+        """Sum the entries of the frame that each row completes: [rows, latent]."""
+        rows, delay = codes.shape[1], self.config.codebooks - 1
+        entries = self.entries((codes + self.offsets).flatten()).unflatten(0, codes.shape)
+        waiting = past.take()
+        if waiting is not None:
+            # Frames under way, the youngest first: each gets the entry of its next codebook and moves up.
+            sums = F.pad(waiting, (0, 0, 1, 0)) + entries[:, 0]
+            past.new.append(sums[:delay])
+            return sums[delay:]
+        total = F.pad(entries[0], (0, 0, delay, 0))[:rows]
+        for book in range(1, delay + 1):
+            total = total + F.pad(entries[book], (0, 0, delay - book, 0))[:rows]
+        return total
+
+    def states(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of what is kept between rows, by name, in order."""
+        config = self.config
+        shapes = {"entries": (config.codebooks - 1, config.latent), "first": (1, config.latent, config.kernel - 1)}
+        reach = (config.block_kernel - 1) * config.block_dilation
+        for index, (before, after) in enumerate(itertools.pairwise(config.channels)):
+            shapes[f"stages.{index}.up"] = (1, before, 1)
+            shapes[f"stages.{index}.unit"] = (1, after, reach)
+        shapes["last"] = (1, config.channels[-1], config.kernel - 1)
+        return shapes

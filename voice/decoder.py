@@ -1,0 +1,253 @@
+"""The decoder: a decoder-only speech transformer with its codec, of the class of BL-Voice-1, and a Voice made of it.
+
+Text and audio are interleaved: every row, 80 ms, has one text token and one code of each RVQ codebook, their embeddings
+summed and each chosen by a head of its own. Codebooks follow each other in the delay pattern (Copet et al. 2023,
+arXiv 2306.05284): row r holds codebook b of frame r - b, so that sound comes codebooks - 1 rows after its first code.
+
+`DecoderVoice` has seeded random weights: IT IS NOT TRAINED and says nothing that anyone could understand. It is there
+so that every operation of such a model can be searched over, lowered, planned and streamed in seconds; what a format
+does to its tokens and sound says nothing of a trained one. At full size, `SEVEN_B`, it can be built on the meta device.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from voice.codec_decoder import CodecDecoder, Past
+from voice.decoder_config import SMALL, DecoderConfig
+from voice.family import Family
+from voice.model import Clip, Rendering
+from voice.noise import paired_noise
+from voice.transformer import Cache, Layer, Places, Positions
+
+END = 0
+"""The text token that ends the speech."""
+PROMPT_ROWS = 4
+LONGEST_ROWS = 40
+"""Rows that the voice writes where none are forced, 3.2 s, if it does not end before."""
+
+
+class SpeechDecoder(nn.Module):
+    """Rows of tokens to logits of the next row, and to sound.
+
+    A table has one entry more than there are tokens, the last, which stands for none.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        books, codes = config.codec.codebooks, config.codec.codes
+        self.text = nn.Embedding(config.text + 1, config.width)
+        self.codes = nn.Embedding(books * (codes + 1), config.width)
+        self.positions = Positions(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.text_head = nn.Linear(config.width, config.text, bias=False)
+        self.audio_heads = nn.ModuleList(nn.Linear(config.width, codes, bias=False) for _ in range(books))
+        self.codec = CodecDecoder(config.codec)
+        self.register_buffer("offsets", torch.arange(books) * (codes + 1), persistent=False)
+
+    def forward(self, prompt: Tensor, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sound and logits of forced rows, or of the model's own where none are forced.
+
+        Args:
+            prompt: [1 + codebooks, rows] what was said before: text tokens, then codes in the delay pattern.
+            rows: [1 + codebooks, rows] what is said, forced; at least `delay` + 1 rows.
+
+        Returns:
+            Sound [(rows - delay) * frame_samples] in -1..1, and by head logits [rows, tokens], each row given the
+            prompt and the rows before it.
+
+        Raises:
+            ValueError: more rows than the cache holds, which would have no positions.
+        """
+        rows = self.write(prompt) if rows is None else rows
+        tokens = torch.cat([self.none(), prompt, rows], dim=1)
+        length = tokens.shape[1] - 1
+        if length > self.config.max_rows:
+            raise ValueError(f"{length} rows of prompt and speech, at most {self.config.max_rows} have a place")
+        hidden, _ = self.read(tokens[:, :length], self.positions.first(length))
+        # The codec goes over the prompt too, as it does in a stream.
+        sound = self.codec(tokens[1:], Past())
+        begin = 1 + prompt.shape[1]
+        logits = self.logits(hidden[begin - 1 :])
+        return sound[(begin + self.config.delay) * self.config.codec.frame_samples :], logits
+
+    def read(self, tokens: Tensor, places: Places, caches: list[Cache] | None = None) -> tuple[Tensor, list[Cache]]:
+        """Hidden state [rows, width] after rows of tokens [1 + codebooks, rows], and each layer's keys and values."""
+        entries = self.codes((tokens[1:] + self.offsets[:, None]).T.flatten())
+        x = self.text(tokens[0]) + entries.unflatten(0, (tokens.shape[1], -1)).sum(dim=1)
+        fresh = []
+        for index, layer in enumerate(self.layers):
+            x, cache_ = layer(x, places, None if caches is None else caches[index])
+            fresh.append(cache_)
+        return self.norm(x), fresh
+
+    def logits(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Logits [rows, tokens] by head."""
+        audio = {f"audio.{index}": head(hidden) for index, head in enumerate(self.audio_heads)}
+        return {"text": self.text_head(hidden), **audio}
+
+    def none(self, rows: int = 1) -> Tensor:
+        """Rows [1 + codebooks, rows] of no token: what stands before the first."""
+        config = self.config
+        column = torch.tensor([config.text, *[config.codec.codes] * config.codec.codebooks])
+        return column[:, None].expand(-1, rows)
+
+    def write(self, prompt: Tensor, longest: int = LONGEST_ROWS) -> Tensor:
+        """Rows of the model's own, the likeliest tokens of each, until END is said and the codebooks have caught up.
+
+        Args:
+            prompt: [1 + codebooks, rows].
+            longest: rows at most, `delay` + 1 at least.
+
+        Returns:
+            [1 + codebooks, rows], at least `delay` + 1 rows; no code where a codebook has not begun.
+
+        Raises:
+            ValueError: more rows than the cache holds may come.
+        """
+        config = self.config
+        if prompt.shape[1] + longest > config.max_rows:
+            raise ValueError(
+                f"a prompt of {prompt.shape[1]} rows and {longest} of speech are more than the {config.max_rows} that"
+                " have a place; ask for fewer"
+            )
+        caches = [Cache(*torch.zeros(2, config.kv_heads, config.max_rows, config.head_size)) for _ in self.layers]
+        tokens, asked = torch.cat([self.none(), prompt], dim=1), prompt.shape[1]
+        last = asked + longest
+        position = 0
+        while position < last:
+            place = self.positions.at(torch.tensor([position]))
+            hidden, caches = self.read(tokens[:, position : position + 1], place, caches)
+            position += 1
+            if position > asked:
+                row = torch.stack([values[0].argmax() for values in self.logits(hidden).values()])
+                behind = torch.arange(len(row)) > position - asked
+                # A codebook has nothing to say before its first frame.
+                row = torch.where(behind, self.none()[:, 0], row)
+                tokens = torch.cat([tokens, row[:, None]], dim=1)
+                if row[0] == END:
+                    last = min(last, position + config.delay)
+        return tokens[:, 1 + asked :]
+
+
+class Step(nn.Module):
+    """One row of 80 ms: what a stream runs over and over, its memory going in and coming out.
+
+    A step reads the row before: at position 0 the row of no tokens, then the prompt's, then those chosen. It gives the
+    logits of the row at its position, and the sound of the frame that the row it read completed: of speech behind a
+    prompt of p rows, the first samples come with step p + 1 + delay.
+    """
+
+    inputs = ("text", "codes", "position")
+
+    def __init__(self, decoder: SpeechDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.parts = ("waveform", "text", *(f"audio.{book}" for book in range(decoder.config.codec.codebooks)))
+        """What the first outputs are."""
+
+    def forward(self, text: Tensor, codes: Tensor, position: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Read one row.
+
+        Args:
+            text: [1] text token of the row before.
+            codes: [codebooks] its codes.
+            position: [1] whole number below max_rows; 0 at first, then one more each time.
+            states: as `states` names them; zeros at first.
+
+        Returns:
+            Samples [frame_samples], logits [1, tokens] of the text head and of each codebook's, then the new states.
+        """
+        decoder = self.decoder
+        layers = len(decoder.layers)
+        tokens = torch.cat([text, codes])[:, None]
+        caches = [Cache(states[2 * layer], states[2 * layer + 1]) for layer in range(layers)]
+        hidden, caches = decoder.read(tokens, decoder.positions.at(position), caches)
+        past = Past(states[2 * layers :])
+        sound = decoder.codec(tokens[1:], past)
+        kept = [tensor for cache_ in caches for tensor in cache_]
+        return (sound, *decoder.logits(hidden).values(), *kept, *past.new)
+
+    def examples(self) -> dict[str, Tensor]:
+        """Inputs of the first step, by name."""
+        row = self.decoder.none()[:, 0]
+        return {"text": row[:1], "codes": row[1:], "position": torch.zeros(1, dtype=torch.long)}
+
+    def states(self) -> dict[str, Tensor]:
+        """States before the first step, all zero, by name, in the order in which they are taken and given."""
+        config = self.decoder.config
+        cache_ = (config.kv_heads, config.max_rows, config.head_size)
+        shapes = {f"layers.{i}.{kind}": cache_ for i in range(config.layers) for kind in ("keys", "values")}
+        shapes.update({f"codec.{name}": shape for name, shape in self.decoder.codec.states().items()})
+        return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class DecoderVoice:
+    """The small decoder with random weights as a Voice; a clip's inputs are its prompt, and forced rows."""
+
+    module: SpeechDecoder
+    name: str = "decoder"
+    family: Family = "autoregressive"
+    protected: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def seeded(cls, config: DecoderConfig = SMALL, seed: int = 0) -> "DecoderVoice":
+        """Make a voice whose random weights are the same everywhere."""
+        with paired_noise(seed):
+            module = SpeechDecoder(config)
+            _initialise(module)
+        return cls(module.eval().requires_grad_(False))
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the codec."""
+        return self.module.config.codec.sample_rate_hz
+
+    def unforced(self, clip: Clip) -> Clip:
+        """The same prompt with rows of the model's own."""
+        return Clip(clip.name, clip.inputs[:1], clip.seconds)
+
+    def reseeded(self, clip: Clip, seed: int) -> None:
+        """Give None: it draws no noise."""
+
+    def render(self, clip: Clip) -> Rendering:
+        """Sound and logits of a clip."""
+        with torch.inference_mode():
+            return Rendering(*self.module(*clip.inputs))
+
+    def clips(self, count: int) -> tuple[Clip, ...]:
+        """Random prompts of text alone, and what the model itself writes behind them; the same every time."""
+        return tuple(self._clip(number) for number in range(count))
+
+    def _clip(self, number: int) -> Clip:
+        config = self.module.config
+        prompt = self.module.none(PROMPT_ROWS).clone()
+        prompt[0] = torch.randint(END + 1, config.text, (PROMPT_ROWS,), generator=torch.Generator().manual_seed(number))
+        with torch.no_grad():
+            rows = self.module.write(prompt)
+        seconds = (rows.shape[1] - config.delay) * config.codec.frame_samples / config.codec.sample_rate_hz
+        return Clip(f"prompt_{number:03}", (prompt, rows), seconds)
+
+
+def _initialise(module: SpeechDecoder) -> None:
+    """Weights strong enough that tokens depend on what was said and sound on its codes; no token is none's alone."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.ConvTranspose1d):
+            reading = layer.weight[0].numel()
+            if isinstance(layer, nn.ConvTranspose1d):  # [in, out, taps], of which two taps make a sample
+                reading = 2 * layer.in_channels
+            nn.init.normal_(layer.weight, std=1.2 * reading**-0.5)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=0.02)
+    with torch.no_grad():
+        module.codec.last.weight *= 0.1  # speech lies well below full scale
+        books, codes = module.config.codec.codebooks, module.config.codec.codes
+        module.codes.weight *= books**-0.5
+        module.codec.entries.weight.unflatten(0, (books, codes + 1))[:, codes] = 0.0
