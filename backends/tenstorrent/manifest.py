@@ -1,0 +1,106 @@
+"""Manifest: program.json, by which an exported folder is loaded, run, planned and held against its policy."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from backends.tenstorrent.packed import SUFFIX, WEIGHTS
+from backends.tenstorrent.program import CardStep, HostStep, Program, Step, Value
+from backends.tenstorrent.tolerance import Tolerance
+
+VERSION = 1
+TTNN = "0.81.1"
+
+
+def manifest(
+    program: Program,
+    calls: Mapping[str, str],
+    tolerances: Mapping[str, Tolerance] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Plain data of a program.
+
+    Args:
+        program: it.
+        calls: operation -> the function of ttnn that it is a call of.
+        tolerances: of each output of the sample, by part.
+        facts: what else is known: model, policy, clip.
+    """
+    held = _values(program)
+    return {
+        "version": VERSION,
+        "ttnn": TTNN,
+        "card": program.card,
+        "architecture": program.architecture,
+        **(facts or {}),
+        "inputs": [_described(value) for value in program.inputs],
+        "outputs": {
+            part: {
+                **_described(held[name]),
+                "tolerance": None if tolerances is None else tolerances[part].to_dict(),
+            }
+            for part, name in program.outputs.items()
+        },
+        "constants": {
+            name: {
+                "file": f"{WEIGHTS}/{name}{SUFFIX}",
+                "shape": list(constant.value.shape),
+                "dtype": constant.file_dtype,
+                "layout": constant.file_layout,
+                "on_host": constant.on_host,
+                "card_dtype": constant.value.dtype,
+                "memory": constant.value.memory,
+                "site": constant.site,
+            }
+            for name, constant in program.constants.items()
+        },
+        "states": {name: {**_described(state.value), "update": state.update} for name, state in program.states.items()},
+        "steps": [_step(index, step, calls, held) for index, step in enumerate(program.steps)],
+    }
+
+
+def _values(program: Program) -> dict[str, Value]:
+    held = {value.name: value for value in program.inputs}
+    held |= {name: constant.value for name, constant in program.constants.items()}
+    held |= {name: state.value for name, state in program.states.items()}
+    for step in program.steps:
+        held |= {value.name: value for value in results_of(step)}
+    return held
+
+
+def results_of(step: Step) -> tuple[Value, ...]:
+    """What a step makes."""
+    return (step.result,) if isinstance(step, CardStep) else step.results
+
+
+def _described(value: Value) -> dict[str, Any]:
+    data: dict[str, Any] = {"name": value.name, "shape": list(value.shape), "dtype": value.dtype}
+    return data if value.place == "host" else data | {"layout": value.layout, "memory": value.memory}
+
+
+def _step(index: int, step: Step, calls: Mapping[str, str], held: Mapping[str, Value]) -> dict[str, Any]:
+    if isinstance(step, HostStep):
+        return {
+            "index": index,
+            "call": "host",
+            "op": "host",
+            "site": None,
+            "source": step.source,
+            "inputs": list(step.inputs),
+            "results": [_described(value) for value in step.results],
+        }
+    return {
+        "index": index,
+        "call": calls[step.op],
+        "op": step.op,
+        "site": step.site,
+        "source": step.source,
+        "inputs": list(step.inputs),
+        "input_dtypes": [held[name].dtype for name in step.inputs],
+        "result": step.result.name,
+        "shape": list(step.result.shape),
+        "dtype": step.result.dtype,
+        "place": step.result.place,
+        "memory": step.result.memory,
+        "compute": None if step.compute is None else asdict(step.compute),
+    }

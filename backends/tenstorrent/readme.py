@@ -1,0 +1,172 @@
+"""Readme: what an exported folder says of itself, from what is known of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backends.tenstorrent.host_traffic import host_bytes, round_trips
+from backends.tenstorrent.program import CardStep, Program
+from backends.tenstorrent.tolerance import Tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an export is of."""
+
+    model: str
+    card_title: str
+    policy: str
+    """Where it is from."""
+    policy_digest: str
+    scheme_shares: Mapping[str, float]
+    """Scheme -> share of the MACs of all sites."""
+    lofi_mac_share: float
+    bfp8_weight_share: float
+    sites: int
+    clip: str
+    clip_seconds: float
+    tolerances: Mapping[str, Tolerance]
+    arithmetic: str
+    """What the expected output was computed in."""
+    weight_bytes: int
+    """Of the packed weights that were held against our own packer's bytes."""
+    versions: Mapping[str, str]
+    chunk_ms: float | None = None
+    """Of a program that runs chunk by chunk."""
+
+
+def readme(program: Program, facts: Facts) -> str:
+    """The folder's README.md."""
+    sections = (
+        _head(program, facts),
+        _running(program, facts),
+        _policy(facts),
+        _sample(facts),
+        _host(program),
+        _shown(facts),
+        _files(program),
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def requirements(program: Program) -> str:
+    """The folder's requirements.txt."""
+    return "ttnn==0.81.1\n" + ("torch>=2.6  # host.py\n" if round_trips(program) else "")
+
+
+def _head(program: Program, facts: Facts) -> list[str]:
+    steps = sum(isinstance(step, CardStep) for step in program.steps)
+    inputs = ", ".join(f"`{value.name}` {list(value.shape)} {value.dtype}" for value in program.inputs)
+    outputs = ", ".join(f"`{name}`" for name in program.outputs)
+    how = (
+        ""
+        if facts.chunk_ms is None
+        else f" It runs in chunks of {facts.chunk_ms:g} ms and keeps its state on the card."
+    )
+    return [
+        f"# {facts.model} on {facts.card_title}, through TT-NN",
+        "",
+        f"{steps} operations of ttnn 0.81.1 for `{program.card}` ({program.architecture}), made of the policy"
+        f" `{facts.policy_digest}`.{how}",
+        "Shapes are fixed: this program is for inputs of these and no others.",
+        "",
+        f"* inputs: {inputs}",
+        f"* outputs: {outputs}",
+    ]
+
+
+def _running(program: Program, facts: Facts) -> list[str]:
+    torch = " and torch for the operations in `host.py`" if round_trips(program) else ""
+    return [
+        "## Running it",
+        "",
+        f"It needs CPython 3.12 (or 3.10) on x86-64 Linux with ttnn{torch}; nothing else of what made it.",
+        "",
+        "```sh",
+        "pip install -r requirements.txt",
+        "python run.py --plan        # no card is needed: the library checks and plans every operation",
+        "python run.py --device 0 --input sample/input.npz --output output.npz",
+        "```",
+        "",
+        "Planning opens a card that is not there; it touches neither a real one nor the installed library.",
+    ]
+
+
+def _policy(facts: Facts) -> list[str]:
+    rows = [f"| {name} | {share:.1%} |" for name, share in facts.scheme_shares.items()]
+    return [
+        "## Policy",
+        "",
+        f"From {facts.policy}: {facts.sites} sites, LoFi in {facts.lofi_mac_share:.1%} of the MACs, bfp8_b in"
+        f" {facts.bfp8_weight_share:.1%} of the weights. `policy.yaml` has every site.",
+        "",
+        "| scheme | share of the sites' MACs |",
+        "|---|---|",
+        *rows,
+    ]
+
+
+def _sample(facts: Facts) -> list[str]:
+    rows = [
+        f"| {name} | {found.snr_db:.1f} | {found.max_abs:.3g} | {found.seen_snr_db:.1f} |"
+        for name, found in facts.tolerances.items()
+    ]
+    return [
+        "## The sample",
+        "",
+        f"`sample/input.npz` is clip `{facts.clip}` ({facts.clip_seconds:.2f} s), and `sample/expected.npz` what this"
+        f" program makes of it in {facts.arithmetic}.",
+        "",
+        "| output | SNR at least, dB | largest difference at most | SNR of the model below, dB |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        Tolerance.DERIVATION,
+    ]
+
+
+def _host(program: Program) -> list[str]:
+    trips = round_trips(program)
+    moved_in = sum(host_bytes(value) for value in program.inputs)
+    lines = ["## Between host and card", ""]
+    if not trips:
+        return [
+            *lines,
+            f"Nothing but the inputs ({moved_in} bytes) and the outputs crosses: no operation is left on the host.",
+        ]
+    stops = sum(trip.stops_the_card for trip in trips)
+    lines += [
+        f"{len(trips)} pieces of the model stay on the host, in torch (`host.py`); for {stops} of them the card waits.",
+        "What the time of that is depends on the host's PCIe link, which nothing here has measured; the bytes do not:",
+        "",
+        "| of module | from the card, bytes | to the card, bytes |",
+        "|---|---|---|",
+    ]
+    return [*lines, *(f"| {trip.source or '(top)'} | {trip.down_bytes} | {trip.up_bytes} |" for trip in trips)]
+
+
+def _shown(facts: Facts) -> list[str]:
+    return [
+        "## What was seen, and what was not",
+        "",
+        f"* Seen: ttnn's own packer wrote `weights/`, and all {facts.weight_bytes} bytes of it are those of this"
+        " toolkit's packer, bit for bit.",
+        "* Seen: the expected output, computed on a CPU in arithmetic that was held against ttsim and the wheel.",
+        "* Not seen: this program has not run on a card. `python run.py --plan` has the library accept every operation;"
+        " times, and what the vector unit rounds otherwise than modelled, only a card shows.",
+        f"* Made with {', '.join(f'{name} {version}' for name, version in facts.versions.items())}.",
+    ]
+
+
+def _files(program: Program) -> list[str]:
+    named = {
+        "model.py": "the program: plain calls of ttnn, one an operation",
+        "run.py, runtime.py": "what opens the card, moves arrays, runs, plans, traces and times",
+        "mock_card.py": "the card that is not there, for --plan",
+        "program.json": "inputs, outputs, weights, and of every operation what it must be found to compute in",
+        "weights/": "packed by ttnn",
+        "policy.yaml": "the policy",
+        "sample/": "one utterance and what must come of it",
+    }
+    if round_trips(program):
+        named["host.py"] = "what stays on the host"
+    return ["## Files", "", *(f"* `{name}`: {what}" for name, what in named.items())]
