@@ -1,6 +1,5 @@
 """Contests: budgets on an enumerated space, whose optimum is known, and how many evaluations a method may use."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -107,7 +106,3 @@ class Turns:
     def left(self) -> int:
         """How many may still be used."""
         return self.limit - self.spent
-
-    def cost_after(self, evaluations: int) -> float:
-        """Cost of the best when so many were used; inf where there was none."""
-        return min((cost for spent, cost in self.course.items() if spent <= evaluations), default=math.inf)

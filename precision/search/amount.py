@@ -32,6 +32,15 @@ class Amount:
         parts += [float(table[selection[first], selection[second]]) for first, second, table in self.links]
         return math.fsum(parts)
 
+    def totals(self, selections: NDArray[np.int64]) -> Array:
+        """Sum over each of many selections [selection, unit]."""
+        found = np.zeros(len(selections))
+        for unit, own in enumerate(self.own):
+            found += own[selections[:, unit]]
+        for first, second, table in self.links:
+            found += table[selections[:, first], selections[:, second]]
+        return found
+
     @property
     def resolution(self) -> float:
         """Totals closer than this are equal: 1e-9 of the range, and no less than what rounding makes of equal ones."""

@@ -117,10 +117,10 @@ def floors(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, 
 
 def fits(problem: Problem, budgets: Mapping[str, float], limits: Mapping[str, float], choice: Choice) -> bool:
     """Whether a choice is foretold to be within every budget, and is within every limit."""
-    damage = problem.predicted(choice)
-    return all(damage[name] ** 2 <= limit(budget) for name, budget in budgets.items()) and all(
-        problem.total(name, choice) <= ceiling(most) for name, most in limits.items()
-    )
+    if any(problem.total(name, choice) > ceiling(most) for name, most in limits.items()):
+        return False
+    damage = problem.predicted(choice) if budgets else {}
+    return all(damage[name] ** 2 <= limit(budget) for name, budget in budgets.items())
 
 
 def reach(problem: Problem, metric: str) -> tuple[float, float]:

@@ -46,8 +46,7 @@ def lowerings(problem: Problem, choice: Choice, weight: Array, limits: Mapping[s
     found = [
         move
         for move in moves(problem, problem.selection(choice), weight)
-        if move.saving > least
-        and all(problem.total(name, move.choice) <= most * (1.0 + RESOLUTION) for name, most in limits.items())
+        if move.saving > least and fits(problem, {}, limits, move.choice)
     ]
     return sorted(found, key=lambda move: (move.load, move.unit, move.option))
 

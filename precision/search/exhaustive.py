@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from precision.search.budget import RESOLUTION
+from precision.search.amount import RESOLUTION
+from precision.search.budget import ceiling
 from precision.search.outcome import Evaluation, Goal, Ledger, Outcome, Progress
 from precision.search.problem import COST, Choice, Problem
 from precision.search.table import Table
@@ -84,7 +85,7 @@ def in_order(problem: Problem, limits: Mapping[str, float], largest: int = LARGE
     amounts = {name: table.total(name, selections) for name in (COST, *limits)}
     within = np.ones(size, dtype=np.bool_)
     for name, top in limits.items():
-        met = amounts[name] <= top * (1.0 + RESOLUTION)
+        met = amounts[name] <= ceiling(top)
         if not met.any():
             raise SpaceError(f"no choice takes as little {name} as {top:.6g}; the least is {amounts[name].min():.6g}")
         within &= met

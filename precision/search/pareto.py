@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.search.amount import Amount, power, taken
+from precision.search.amount import power, taken
 from precision.search.budget import check_meaning
 from precision.search.problem import COST, Problem
 from precision.search.solve import Solution
@@ -85,23 +85,13 @@ def pareto_front(problem: Problem, metric: str, points: int = POINTS) -> Front:
         options.append(np.flatnonzero(efficient(np.stack([own, harm]), shared)))
     swept = sweep(cost.kept(options), damage.kept(options), points)
     selections = np.stack([kept[swept.options[:, unit]] for unit, kept in enumerate(options)], axis=1)
-    costs, powers = _totals(cost, selections), _totals(damage, selections)
+    costs, powers = cost.totals(selections), damage.totals(selections)
     order = np.lexsort((powers, costs))
     order = order[_distinct(costs[order], powers[order], cost.resolution, damage.resolution)]
     choices = np.zeros((order.size, len(problem.sites)), dtype=np.int64)
     for place, members in enumerate(problem.units):
         choices[:, np.array(members.sites)] = np.array(members.picks)[selections[order, place]]
     return Front(problem, metric, choices, costs[order], np.sqrt(powers[order]), swept.error)
-
-
-def _totals(amount: Amount, selections: NDArray[np.int64]) -> Array:
-    """Sum an amount over selections [point, unit]."""
-    found = np.zeros(len(selections))
-    for unit, own in enumerate(amount.own):
-        found += own[selections[:, unit]]
-    for first, second, table in amount.links:
-        found += table[selections[:, first], selections[:, second]]
-    return found
 
 
 def _distinct(costs: Array, powers: Array, width: float, height: float) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from precision.search.budget import ceiling
 from precision.search.table import Selections, Table
 from precision.search.unit import Array
 
@@ -63,7 +64,7 @@ def around(table: Table, selection: Selections, weight: Array) -> Selections:
 def within(table: Table, selections: Selections, limits: Mapping[str, float]) -> Selections:
     """Keep the selections that are within every limit, to one part in 1e9."""
     for resource, limit in limits.items():
-        selections = selections[table.total(resource, selections) <= limit * (1.0 + 1e-9)]
+        selections = selections[table.total(resource, selections) <= ceiling(limit)]
     return selections
 
 

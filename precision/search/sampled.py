@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from precision.search.amount import RESOLUTION
 from precision.search.outcome import Evaluation, Goal, Ledger, Outcome, OutOfEvaluations, Progress, Trial
 from precision.search.problem import Choice, Problem
 
@@ -107,7 +108,7 @@ def _violation(evaluation: Evaluation) -> float:
 def _beyond(problem: Problem, limits: Mapping[str, float], choice: Choice) -> float:
     """By how much of it a choice is beyond the limit it exceeds most; 0 within all."""
     shares = [problem.total(name, choice) / top - 1.0 for name, top in limits.items() if top > 0.0]
-    return max([0.0, *(share for share in shares if share > 1e-9)])
+    return max([0.0, *(share for share in shares if share > RESOLUTION)])
 
 
 def require_optuna() -> Any:

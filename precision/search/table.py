@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from precision.search.problem import COST, Choice, Problem
+from precision.search.amount import taken
+from precision.search.problem import Choice, Problem
 from precision.search.unit import Array
 
 Selections = NDArray[np.int64]
@@ -48,15 +49,7 @@ class Table:
 
     def total(self, resource: str, selections: Selections) -> Array:
         """[selection] what a resource (a usage, or "cost") comes to, boundaries included."""
-        units, links = self.problem.units, self.problem.links
-        place = None if resource == COST else tuple(self.problem.usage).index(resource)
-        found = np.zeros(len(selections))
-        for index, unit in enumerate(units):
-            found += (unit.cost if place is None else unit.usage[place])[selections[:, index]]
-        for link in links:
-            between = link.cost if place is None else link.usage[place]
-            found += between[selections[:, link.first], selections[:, link.second]]
-        return found
+        return taken(self.problem, resource).totals(selections)
 
     def powers(self, selections: Selections) -> Array:
         """[metric, selection, unit] power of every unit under its option."""
