@@ -36,6 +36,7 @@ class SpeechDecoder(nn.Module):
     """
 
     offsets: Tensor
+    nothing: Tensor
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class SpeechDecoder(nn.Module):
         self.audio_heads = nn.ModuleList(nn.Linear(config.width, codes, bias=False) for _ in range(books))
         self.codec = CodecDecoder(config.codec)
         self.register_buffer("offsets", torch.arange(books) * (codes + 1), persistent=False)
+        self.register_buffer("nothing", torch.tensor([config.text, *[codes] * books]), persistent=False)
 
     def forward(self, prompt: Tensor, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Sound and logits of forced rows, or of the model's own where none are forced.
@@ -94,9 +96,7 @@ class SpeechDecoder(nn.Module):
 
     def none(self, rows: int = 1) -> Tensor:
         """Rows [1 + codebooks, rows] of no token: what stands before the first."""
-        config = self.config
-        column = torch.tensor([config.text, *[config.codec.codes] * config.codec.codebooks])
-        return column[:, None].expand(-1, rows)
+        return self.nothing[:, None].expand(-1, rows)
 
     def write(self, prompt: Tensor, longest: int = LONGEST_ROWS) -> Tensor:
         """Rows of the model's own, the likeliest tokens of each, until END is said and the codebooks have caught up.
@@ -129,63 +129,11 @@ class SpeechDecoder(nn.Module):
                 row = torch.stack([values[0].argmax() for values in self.logits(hidden).values()])
                 behind = torch.arange(len(row)) > position - asked
                 # A codebook has nothing to say before its first frame.
-                row = torch.where(behind, self.none()[:, 0], row)
+                row = torch.where(behind, self.nothing, row)
                 tokens = torch.cat([tokens, row[:, None]], dim=1)
                 if row[0] == END:
                     last = min(last, position + config.delay)
         return tokens[:, 1 + asked :]
-
-
-class Step(nn.Module):
-    """One row of 80 ms: what a stream runs over and over, its memory going in and coming out.
-
-    A step reads the row before: at position 0 the row of no tokens, then the prompt's, then those chosen. It gives the
-    logits of the row at its position, and the sound of the frame that the row it read completed: of speech behind a
-    prompt of p rows, the first samples come with step p + 1 + delay.
-    """
-
-    inputs = ("text", "codes", "position")
-
-    def __init__(self, decoder: SpeechDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.parts = ("waveform", "text", *(f"audio.{book}" for book in range(decoder.config.codec.codebooks)))
-        """What the first outputs are."""
-
-    def forward(self, text: Tensor, codes: Tensor, position: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Read one row.
-
-        Args:
-            text: [1] text token of the row before.
-            codes: [codebooks] its codes.
-            position: [1] whole number below max_rows; 0 at first, then one more each time.
-            states: as `states` names them; zeros at first.
-
-        Returns:
-            Samples [frame_samples], logits [1, tokens] of the text head and of each codebook's, then the new states.
-        """
-        decoder = self.decoder
-        layers = len(decoder.layers)
-        tokens = torch.cat([text, codes])[:, None]
-        caches = [Cache(states[2 * layer], states[2 * layer + 1]) for layer in range(layers)]
-        hidden, caches = decoder.read(tokens, decoder.positions.at(position), caches)
-        past = Past(states[2 * layers :])
-        sound = decoder.codec(tokens[1:], past)
-        kept = [tensor for cache_ in caches for tensor in cache_]
-        return (sound, *decoder.logits(hidden).values(), *kept, *past.new)
-
-    def examples(self) -> dict[str, Tensor]:
-        """Inputs of the first step, by name."""
-        row = self.decoder.none()[:, 0]
-        return {"text": row[:1], "codes": row[1:], "position": torch.zeros(1, dtype=torch.long)}
-
-    def states(self) -> dict[str, Tensor]:
-        """States before the first step, all zero, by name, in the order in which they are taken and given."""
-        config = self.decoder.config
-        cache_ = (config.kv_heads, config.max_rows, config.head_size)
-        shapes = {f"layers.{i}.{kind}": cache_ for i in range(config.layers) for kind in ("keys", "values")}
-        shapes.update({f"codec.{name}": shape for name, shape in self.decoder.codec.states().items()})
-        return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
