@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 from backends.tenstorrent.packed import SUFFIX, WEIGHTS
@@ -9,6 +10,8 @@ from backends.tenstorrent.program import CardStep, HostStep, Program, Step, Valu
 from backends.tenstorrent.tolerance import Tolerance
 
 VERSION = 1
+HOST = "host.host_"
+"""What the functions of host.py are called, with the number of the piece after it."""
 TTNN = "0.81.1"
 
 
@@ -27,6 +30,8 @@ def manifest(
         facts: what else is known: model, policy, clip.
     """
     held = _values(program)
+    hosts = count()
+    numbers = [next(hosts) if isinstance(step, HostStep) else None for step in program.steps]
     return {
         "version": VERSION,
         "ttnn": TTNN,
@@ -34,13 +39,7 @@ def manifest(
         "architecture": program.architecture,
         **(facts or {}),
         "inputs": [_described(value) for value in program.inputs],
-        "outputs": {
-            part: {
-                **_described(held[name]),
-                "tolerance": None if tolerances is None else tolerances[part].to_dict(),
-            }
-            for part, name in program.outputs.items()
-        },
+        "outputs": dict(program.outputs),
         "constants": {
             name: {
                 "file": f"{WEIGHTS}/{name}{SUFFIX}",
@@ -55,7 +54,13 @@ def manifest(
             for name, constant in program.constants.items()
         },
         "states": {name: {**_described(state.value), "update": state.update} for name, state in program.states.items()},
-        "steps": [_step(index, step, calls, held) for index, step in enumerate(program.steps)],
+        "steps": [
+            {"index": index, "call": f"{HOST}{number}", **_host_step(step)}
+            if isinstance(step, HostStep)
+            else {"index": index, "call": calls[step.op], **_card_step(step, held)}
+            for index, (step, number) in enumerate(zip(program.steps, numbers, strict=True))
+        ],
+        "tolerance": {part: found.to_dict() for part, found in (tolerances or {}).items()},
     }
 
 
@@ -78,29 +83,23 @@ def _described(value: Value) -> dict[str, Any]:
     return data if value.place == "host" else data | {"layout": value.layout, "memory": value.memory}
 
 
-def _step(index: int, step: Step, calls: Mapping[str, str], held: Mapping[str, Value]) -> dict[str, Any]:
-    if isinstance(step, HostStep):
-        return {
-            "index": index,
-            "call": "host",
-            "op": "host",
-            "site": None,
-            "source": step.source,
-            "inputs": list(step.inputs),
-            "results": [_described(value) for value in step.results],
-        }
+def _host_step(step: HostStep) -> dict[str, Any]:
     return {
-        "index": index,
-        "call": calls[step.op],
+        "op": "host",
+        "site": None,
+        "source": step.source,
+        "inputs": list(step.inputs),
+        "results": [_described(value) for value in step.results],
+    }
+
+
+def _card_step(step: CardStep, held: Mapping[str, Value]) -> dict[str, Any]:
+    return {
         "op": step.op,
         "site": step.site,
         "source": step.source,
         "inputs": list(step.inputs),
         "input_dtypes": [held[name].dtype for name in step.inputs],
-        "result": step.result.name,
-        "shape": list(step.result.shape),
-        "dtype": step.result.dtype,
-        "place": step.result.place,
-        "memory": step.result.memory,
+        "result": _described(step.result),
         "compute": None if step.compute is None else asdict(step.compute),
     }

@@ -1,0 +1,178 @@
+"""An export's pieces: packed bytes against our packer's, traffic with the host, tolerance, manifest, README."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backends.tenstorrent.host_traffic import round_trips
+from backends.tenstorrent.manifest import manifest
+from backends.tenstorrent.packed import PackingError, check_packed, packed_bytes
+from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Program, Value
+from backends.tenstorrent.readme import Facts, readme, requirements
+from backends.tenstorrent.tolerance import BF16_SNR_DB, FACTOR, Tolerance, snr_db
+
+CALLS = {"upload": "runtime.upload", "linear": "ttnn.linear", "download": "runtime.download"}
+
+
+def weight(fmt="bfp8_b", layout="tile", shape=(64, 32), name="weight"):
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return Constant(Value(name, shape, fmt, layout=layout), values, fmt, layout, site="first")
+
+
+def program(*, host=False):
+    """x [1, 1, 32, 64] through one linear site; with `host`, cosine of it in torch, and through the site again."""
+    x = Value("x", (1, 1, 32, 64), "float32", place="host")
+    made = Value("y", (1, 1, 32, 32), "bf16")
+    out = Value("out", (1, 1, 32, 32), "float32", place="host")
+    compute = Compute("lofi", fp32_accumulation=True)
+    steps = [
+        CardStep("upload", ("x",), Value("a", x.shape, "bf16"), {"view": x.shape, "order": (0, 1, 2, 3)}),
+        CardStep(
+            "linear", ("a", "weight"), made, {"in0_block_w": None, "transpose_b": False}, compute, "first", "layers.0"
+        ),
+        CardStep("download", ("y",), out, {"order": (0, 1, 2, 3), "shape": out.shape}),
+    ]
+    name = "out"
+    if host:
+        turned = Value("turned", out.shape, "float32", place="host")
+        steps.append(HostStep(("out",), (turned,), "turned = torch.cos(out)", "layers.1"))
+        back = Value("back", out.shape, "bf16")
+        steps.append(CardStep("upload", ("turned",), back, {"view": out.shape, "order": (0, 1, 2, 3)}))
+        last = Value("last", out.shape, "float32", place="host")
+        steps.append(CardStep("download", ("back",), last, {"order": (0, 1, 2, 3), "shape": out.shape}))
+        name = "last"
+    return Program("blackhole", "blackhole_p150", (x,), {"weight": weight()}, {}, tuple(steps), {"waveform": name})
+
+
+FACTS = Facts(
+    model="tiny",
+    card_title="Blackhole p150a",
+    policy="studies/tiny/policy.yaml",
+    policy_digest="0123456789abcdef",
+    scheme_shares={"lofi": 0.75, "bf16": 0.25},
+    lofi_mac_share=0.75,
+    bfp8_weight_share=0.5,
+    sites=1,
+    clip="anna",
+    clip_seconds=0.5,
+    tolerances={"waveform": Tolerance.between(np.ones(4), np.full(4, 1.01))},
+    arithmetic="tensix_exact",
+    weight_bytes=2176,
+    versions={"ttnn": "0.81.1"},
+)
+
+
+def write(folder, name, body):
+    header = b"header of any length"
+    (folder / f"{name}.tensorbin").write_bytes(len(header).to_bytes(8, "little") + header + body.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("fmt", "layout", "shape", "size"),
+    [
+        ("bfp8_b", "tile", (64, 32), 2 * 1088),
+        ("bfp4_b", "tile", (2, 3, 40, 33), 6 * 4 * 576),
+        ("bf16", "tile", (7,), 2048),
+        ("fp32", "row_major", (4, 3, 1, 5), 4 * 60),
+        ("bf16", "row_major", (10, 8), 2 * 80),
+    ],
+)
+def test_packed_bytes_are_as_many_as_the_format_takes(fmt, layout, shape, size):
+    assert packed_bytes(weight(fmt, layout, shape)).size == size
+
+
+def test_rows_are_the_numbers_themselves():
+    indices = replace(weight("uint32", "row_major", (3,)), values=np.array([0, 1, 2**31], np.uint32))
+    assert packed_bytes(indices).view("<u4").tolist() == [0, 1, 2**31]
+    rounded = replace(weight("bf16", "row_major", (2,)), values=np.array([1.0, 1 + 2**-8 + 2**-9], np.float32))
+    assert packed_bytes(rounded).view("<u2").tolist() == [0x3F80, 0x3F81]
+
+
+def test_blocks_in_rows_are_refused():
+    with pytest.raises(ValueError, match="pack it in tiles"):
+        packed_bytes(weight("bfp8_b", "row_major"))
+
+
+def test_files_that_hold_our_bytes_pass(tmp_path):
+    constants = {"weight": weight(), "table": weight("bf16", "row_major", (10, 8), "table")}
+    for name, constant in constants.items():
+        write(tmp_path, name, packed_bytes(constant))
+    assert check_packed(constants.items(), tmp_path) == 2 * 1088 + 160
+
+
+def test_every_file_that_holds_other_bytes_is_named(tmp_path):
+    constants = {"flipped": weight(), "short": weight(), "missing": weight()}
+    body = packed_bytes(weight())
+    write(tmp_path, "flipped", np.concatenate([body[:-1], body[-1:] ^ 1]))
+    write(tmp_path, "short", body[:-1])
+    with pytest.raises(PackingError) as caught:
+        check_packed(constants.items(), tmp_path)
+    assert "3 files" in str(caught.value)
+    assert "flipped: 1 of 2176 bytes differ" in str(caught.value)
+    assert "short: 2175 bytes, and ours are 2176" in str(caught.value)
+    assert "missing: there is no missing.tensorbin" in str(caught.value)
+
+
+def test_a_host_step_in_the_midst_is_a_round_trip_with_its_bytes():
+    assert round_trips(program()) == ()
+    (trip,) = round_trips(program(host=True))
+    assert (trip.down_bytes, trip.up_bytes, trip.stops_the_card) == (4 * 32 * 32, 4 * 32 * 32, True)
+
+
+def test_tolerance_is_twice_the_difference_of_two_computations():
+    found = Tolerance.between([1.0, -1.0, 2.0], [1.1, -1.0, 2.0])
+    assert found.seen_max_abs == pytest.approx(0.1)
+    assert found.max_abs == pytest.approx(FACTOR * 0.1)
+    assert found.snr_db == pytest.approx(found.seen_snr_db - 20 * math.log10(FACTOR))
+
+
+def test_tolerance_is_never_tighter_than_a_step_of_bf16():
+    found = Tolerance.between([1.0, -4.0], [1.0, -4.0])
+    assert (found.snr_db, found.max_abs, found.seen_snr_db) == (BF16_SNR_DB, 4 * 2**-8, math.inf)
+    assert found.to_dict()["seen_snr_db"] is None
+
+
+@pytest.mark.parametrize(("expected", "other"), [([1.0], [1.0, 2.0]), ([1.0], [math.nan])])
+def test_tolerance_of_what_tells_nothing_is_refused(expected, other):
+    with pytest.raises(ValueError, match=r"shape|NaN"):
+        Tolerance.between(expected, other)
+
+
+def test_silence_has_no_ratio():
+    assert snr_db([0.0], [1.0]) == -math.inf
+    assert snr_db([0.0], [0.0]) == math.inf
+
+
+def test_manifest_has_what_every_step_must_be_found_to_compute_in():
+    data = manifest(program(), CALLS, FACTS.tolerances)
+    step = data["steps"][1]
+    assert (step["call"], step["site"], step["result"]["dtype"]) == ("ttnn.linear", "first", "bf16")
+    assert step["input_dtypes"] == ["bf16", "bfp8_b"]
+    assert step["compute"] == {
+        "fidelity": "lofi",
+        "fp32_accumulation": True,
+        "packer_l1_acc": False,
+        "approximate": False,
+        "full_sync": False,
+    }
+    assert data["constants"]["weight"]["file"] == "weights/weight.tensorbin"
+    assert data["outputs"] == {"waveform": "out"}
+    assert data["tolerance"]["waveform"]["max_abs"] == pytest.approx(0.02)
+
+
+def test_readme_says_what_runs_it_and_that_no_card_did():
+    text = readme(program(), FACTS)
+    assert "python run.py --plan" in text
+    assert "no operation is left on the host" in text
+    assert "has not run on a card" in text
+    assert "| lofi | 75.0% |" in text
+    assert requirements(program()) == "ttnn==0.81.1\n"
+
+
+def test_readme_tells_round_trips_by_their_bytes():
+    text = readme(program(host=True), FACTS)
+    assert "| layers.1 | 4096 | 4096 |" in text
+    assert "`host.py`" in text
+    assert "torch" in requirements(program(host=True))
