@@ -132,3 +132,5 @@ class Program:
     """By the name under which steps read them."""
     streaming_sites: frozenset[str] = frozenset()
     """Sites that run once a chunk."""
+    left_on_host: tuple[str, ...] = ()
+    """Operations that the card waits for while the host computes them, each with the reason."""

@@ -1,0 +1,149 @@
+"""Elementwise: operations of one element at a time, and the meeting of two tensors."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, fx
+
+from backends.tenstorrent.lower.arranged import Arranged, padded
+from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
+
+LARGE = 1e4
+"""From this magnitude on a score that is set and one that it is added to are the same after a softmax."""
+_LOWEST = -3.3895314e38  # of bf16: minus infinity would make NaN of a row that has nothing else
+
+
+def vector(reader: Reader, node: fx.Node, op: str, x: Arranged, options: Mapping[str, Any] | None = None) -> Arranged:
+    """Add an operation whose result has the shape, order and type of its input."""
+    value = reader.build.step(op, [x.value], x.value.shape, x.dtype, name=node.name, options=options)
+    return Arranged(value, x.shape, x.order)
+
+
+def unary(op: str, **named: tuple[int, str, Any]) -> Rule:
+    """An operation of one tensor; options by name: position, name and default of the argument that they are."""
+
+    def rule(reader: Reader, node: fx.Node) -> Arranged:
+        options = {key: argument(node, *where) for key, where in named.items()}
+        return vector(reader, node, op, reader.card(node.args[0]), options)  # type: ignore[arg-type]
+
+    return rule
+
+
+def in_fp32(op: str) -> Rule:
+    """Sine and cosine: their arguments are angles, of which bf16 loses a whole turn from 256 on."""
+
+    def rule(reader: Reader, node: fx.Node) -> Arranged:
+        x = reader.card(node.args[0], "fp32")  # type: ignore[arg-type]
+        wide = Arranged(reader.build.cast(x.value, "fp32"), x.shape, x.order)
+        result = vector(reader, node, op, wide)
+        return Arranged(reader.build.cast(result.value, x.dtype), x.shape, x.order)
+
+    return rule
+
+
+def binary(op: str, *, swapped: bool = False) -> Rule:
+    """An operation of two tensors, or of one and a number; `swapped`: the second argument comes first."""
+
+    def rule(reader: Reader, node: fx.Node) -> Arranged:
+        first, second = node.args[0], node.args[1]
+        if float(node.kwargs.get("alpha", 1)) != 1.0:
+            raise UnsupportedError("an alpha other than 1 in an addition; multiply before it")
+        turned = swapped
+        if not isinstance(first, fx.Node) or _number(reader, first) is not None:
+            first, second, turned = second, first, not turned
+        assert isinstance(first, fx.Node)
+        scalar = _number(reader, second) if isinstance(second, fx.Node) else float(second)  # type: ignore[arg-type]
+        if scalar is not None:
+            return vector(reader, node, op, reader.card(first), {"scalar": scalar, "reversed": turned})
+        assert isinstance(second, fx.Node)
+        x, y = met(reader, first, second)
+        if turned:
+            x, y = y, x
+        shape = shape_of(node)
+        value = reader.build.step(op, [x.value, y.value], [shape[axis] for axis in x.order], x.dtype, name=node.name)
+        return Arranged(value, shape, x.order)
+
+    return rule
+
+
+def _number(reader: Reader, node: fx.Node) -> float | None:
+    """The value of a constant of one element."""
+    constant = reader.constant(node)
+    return float(constant) if constant is not None and constant.numel() == 1 else None
+
+
+def met(reader: Reader, first: fx.Node, second: fx.Node) -> tuple[Arranged, Arranged]:
+    """Two tensors in one order and of one type: that of the larger, the wider; constants as the other has it."""
+    nodes = (first, second)
+    constants = [reader.constant(node) for node in nodes]
+    if constants[0] is not None or constants[1] is not None:
+        held = 1 if constants[0] is not None else 0
+        other = reader.card(nodes[held])
+        given = constants[1 - held]
+        if given is None:
+            raise UnsupportedError("two constants that were not folded")
+        made = as_constant(reader, nodes[1 - held], given, other)
+        return (other, made) if held == 0 else (made, other)
+    x, y = reader.card(first), reader.card(second)
+    dtype = "fp32" if "fp32" in (x.dtype, y.dtype) else "bf16"
+    order = x.order if math.prod(x.shape) >= math.prod(y.shape) else y.order
+    x, y = (reader.build.ordered(one, order) for one in (x, y))
+    x, y = (Arranged(reader.build.cast(one.value, dtype), one.shape, one.order) for one in (x, y))
+    return x, y
+
+
+def as_constant(reader: Reader, node: fx.Node, values: Tensor, like: Arranged) -> Arranged:
+    """A constant of the model beside a tensor of the card: its order of axes, its type."""
+    shape = padded(values.shape)
+    if shape is None:
+        raise UnsupportedError(f"a constant of {values.ndim} axes; ttnn's operations take four")
+    array = values.detach().float().reshape(shape).permute(like.order).contiguous().numpy()
+    value = reader.build.constant(str(node.target) if node.op == "get_attr" else node.name, array, like.dtype)
+    return Arranged(value, shape, like.order)
+
+
+def masked_fill(reader: Reader, node: fx.Node) -> Arranged:
+    """A mask before a softmax, added: exact as far as the softmax can tell."""
+    source, mask, fill = node.args[0], node.args[1], float(node.args[2])  # type: ignore[arg-type]
+    x = reader.card(source)  # type: ignore[arg-type]
+    if not abs(fill) >= LARGE:
+        raise UnsupportedError(f"a mask that sets {fill}; only those that set {LARGE:g} or more in magnitude are added")
+    fill = max(fill, _LOWEST)
+    values = reader.constant(mask)  # type: ignore[arg-type]
+    if values is not None:
+        if bool(values.all(dim=-1).any()):
+            raise UnsupportedError("a mask that leaves nothing of a row")
+        added = as_constant(reader, mask, values.float() * fill, x)  # type: ignore[arg-type]
+    elif reader.on_host(mask):  # type: ignore[arg-type]
+        shape = shape_of(mask)  # type: ignore[arg-type]
+        made = reader.host_mask(mask, fill)  # type: ignore[arg-type]
+        added = Arranged(reader.build.upload(made, shape, x.order, x.dtype), shape, x.order)
+    else:
+        raise UnsupportedError("a mask that is computed on the card")
+    value = reader.build.step("add", [x.value, added.value], x.value.shape, x.dtype, name=node.name)
+    return Arranged(value, x.shape, x.order)
+
+
+def power(reader: Reader, node: fx.Node) -> Arranged:
+    """A power of a number."""
+    exponent = node.args[1]
+    if isinstance(exponent, fx.Node):
+        raise UnsupportedError("a power whose exponent is a tensor")
+    x = reader.card(node.args[0])  # type: ignore[arg-type]
+    if float(exponent) == 2.0:  # type: ignore[arg-type]
+        return vector(reader, node, "square", x)
+    return vector(reader, node, "pow", x, {"exponent": float(exponent)})  # type: ignore[arg-type]
+
+
+def gelu(reader: Reader, node: fx.Node) -> Arranged:
+    """GELU, as the model has it: by the error function, or by tanh."""
+    options = {"approximate": str(node.kwargs.get("approximate", "none"))}
+    return vector(reader, node, "gelu", reader.card(node.args[0]), options)  # type: ignore[arg-type]
+
+
+def clamp(reader: Reader, node: fx.Node) -> Arranged:
+    """Limits below, above, or both."""
+    least, most = argument(node, 1, "min"), argument(node, 2, "max")
+    options = {"min": None if least is None else float(least), "max": None if most is None else float(most)}
+    return vector(reader, node, "clamp", reader.card(node.args[0]), options)  # type: ignore[arg-type]

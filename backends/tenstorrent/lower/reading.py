@@ -1,0 +1,52 @@
+"""Reading: what a rule may ask, and the arguments of a node."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, fx
+
+from backends.tenstorrent.lower.arranged import Arranged, Four, padded
+from backends.tenstorrent.lower.builder import Builder
+from backends.tenstorrent.program import Value
+
+
+class UnsupportedError(ValueError):
+    """An operation that cannot be lowered, and why."""
+
+
+class Reader(Protocol):
+    """What a rule may ask of the lowering."""
+
+    build: Builder
+
+    def card(self, node: fx.Node, dtype: str = "bf16") -> Arranged:
+        """A node's value on the card; moved there, in that type, where the host has it."""
+
+    def constant(self, node: fx.Node) -> Tensor | None:
+        """The value of a node that is a constant of the model."""
+
+    def on_host(self, node: fx.Node) -> bool:
+        """Whether the host has it."""
+
+    def card_indices(self, node: fx.Node) -> Value:
+        """Whole numbers that the host has, as its value."""
+
+    def host_mask(self, node: fx.Node, value: float) -> Value:
+        """What the host makes of a mask: `value` where it is set, and zero."""
+
+
+Rule = Callable[[Reader, fx.Node], Arranged]
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    """An argument of a node, given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def shape_of(node: fx.Node) -> Four:
+    """A node's shape with ones in front; UnsupportedError for more than four axes."""
+    extents = node.meta["val"].shape
+    shape = padded(extents)
+    if shape is None:
+        raise UnsupportedError(f"a tensor of {len(extents)} axes; ttnn's operations take four")
+    return shape

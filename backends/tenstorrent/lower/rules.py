@@ -1,0 +1,96 @@
+"""Rules: what each of torch's operations becomes on the card. `voice.graph_cleaning` says which there are."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from backends.tenstorrent.lower.arranged import IDENTITY, Arranged
+from backends.tenstorrent.lower.elementwise import binary, clamp, gelu, in_fp32, masked_fill, power, unary
+from backends.tenstorrent.lower.moves import concatenated, expanded, padded_out, permuted, sliced, viewed
+from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, shape_of
+from backends.tenstorrent.lower.reductions import norm, reduction, softmax
+from backends.tenstorrent.program import Value
+
+aten = torch.ops.aten
+
+
+def _embedding(reader: Reader, node: fx.Node) -> Arranged:
+    table, indices = node.args[0], node.args[1]
+    values = reader.constant(table)  # type: ignore[arg-type]
+    if values is None:
+        raise UnsupportedError("an embedding whose table is no constant of the model")
+    held = reader.build.constant(
+        str(table.target),  # type: ignore[union-attr]
+        values.detach().float().numpy(),
+        "bf16",
+        layout="row_major",
+    )
+    return looked_up(reader, node, held, indices)  # type: ignore[arg-type]
+
+
+def looked_up(reader: Reader, node: fx.Node, table: Value, indices: fx.Node) -> Arranged:
+    """Rows of a table by indices that the host has."""
+    count = math.prod(int(extent) for extent in indices.meta["val"].shape)
+    chosen = reader.build.upload_indices(reader.card_indices(indices), count)
+    shape = shape_of(node)
+    # ttnn.embedding gives three axes.
+    value = reader.build.step("embedding", [chosen, table], (1, count, shape[3]), "bf16", name=node.name)
+    return Arranged(reader.build.reshaped(value, shape), shape, IDENTITY)
+
+
+RULES: Mapping[Any, Rule] = {
+    aten.add.Tensor: binary("add"),
+    aten.add.Scalar: binary("add"),
+    aten.sub.Tensor: binary("subtract"),
+    aten.sub.Scalar: binary("subtract"),
+    aten.rsub.Scalar: binary("subtract", swapped=True),
+    aten.mul.Tensor: binary("multiply"),
+    aten.mul.Scalar: binary("multiply"),
+    aten.div.Tensor: binary("divide"),
+    aten.div.Scalar: binary("divide"),
+    aten.maximum.default: binary("maximum"),
+    aten.minimum.default: binary("minimum"),
+    aten.leaky_relu.default: unary("leaky_relu", slope=(1, "negative_slope", 0.01)),
+    aten.elu.default: unary("elu", alpha=(1, "alpha", 1.0)),
+    aten.relu.default: unary("relu"),
+    aten.silu.default: unary("silu"),
+    aten.tanh.default: unary("tanh"),
+    aten.sigmoid.default: unary("sigmoid"),
+    aten.softplus.default: unary("softplus"),
+    aten.exp.default: unary("exp"),
+    aten.log.default: unary("log"),
+    aten.sqrt.default: unary("sqrt"),
+    aten.rsqrt.default: unary("rsqrt"),
+    aten.abs.default: unary("abs"),
+    aten.neg.default: unary("neg"),
+    aten.square.default: unary("square"),
+    aten.reciprocal.default: unary("reciprocal"),
+    aten.sin.default: in_fp32("sin"),
+    aten.cos.default: in_fp32("cos"),
+    aten.pow.Tensor_Scalar: power,
+    aten.gelu.default: gelu,
+    aten.clamp.default: clamp,
+    aten.clamp_min.default: clamp,
+    aten.permute.default: permuted,
+    aten.reshape.default: viewed,
+    aten.slice.Tensor: sliced,
+    aten.select.int: sliced,
+    aten.cat.default: concatenated,
+    aten.stack.default: concatenated,
+    aten.sum.dim_IntList: reduction("sum"),
+    aten.mean.dim: reduction("mean"),
+    aten.softmax.int: softmax,
+    aten._softmax.default: softmax,
+    aten.layer_norm.default: norm("layer_norm"),
+    aten.rms_norm.default: norm("rms_norm"),
+    aten.group_norm.default: norm("group_norm"),
+    aten.embedding.default: _embedding,
+    aten.pad.default: padded_out,
+    aten.constant_pad_nd.default: padded_out,
+    aten.expand.default: expanded,
+    aten.masked_fill.Scalar: masked_fill,
+}
+"""By torch's operation."""
