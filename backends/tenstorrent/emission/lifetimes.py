@@ -1,0 +1,32 @@
+"""Lifetimes: after which step a tensor of the card is read no more."""
+
+from backends.tenstorrent.emission.movement import VIEWS
+from backends.tenstorrent.program import CardStep, Program
+
+
+def lifetimes(program: Program) -> dict[int, list[str]]:
+    """Index of a step -> names of what is deallocated after it, in the order in which it was made.
+
+    A result that may be a view of its input lives and dies with it. Constants, state and the values that state is to
+    be are not among them.
+    """
+    root: dict[str, str] = {}
+    last: dict[str, int] = {}
+    for index, step in enumerate(program.steps):
+        for name in step.inputs:
+            if name in root:
+                last[root[name]] = index
+        if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
+            name = step.result.name
+            shared = [root[one] for one in step.inputs if one in root] if step.op in VIEWS else []
+            root[name] = shared[0] if shared else name
+            # Of several tensors joined, each may be the one that the result is a view of.
+            for other in shared[1:]:
+                root |= {member: shared[0] for member, held in root.items() if held == other}
+            last[root[name]] = index
+    kept = {root.get(state.update) for state in program.states.values()}
+    dead: dict[int, list[str]] = {}
+    for name, held in root.items():
+        if held not in kept:
+            dead.setdefault(last[held], []).append(name)
+    return dead
