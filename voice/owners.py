@@ -29,8 +29,9 @@ class Owners:
 
     A weight's site is the path of its module; where the module holds several matrices, `path#parameter`. A weight of
     several modules belongs to the first in `named_modules()` order, an embedding table to the layer that multiplies
-    with it. Storage identifies a view also under `inference_mode`, where autograd keeps no record of it; a copy of a
-    weight (`.contiguous()` of a transpose, a change of type) is nobody's. A buffer counts as a constant of the model.
+    with it. Storage identifies a view also under `inference_mode`, where autograd keeps no record of it, and of tensors
+    without memory (meta tensors, and the fake ones that torch.export runs on); a copy of a weight (`.contiguous()` of a
+    transpose, a change of type) is nobody's. An empty tensor owns nothing. A buffer counts as a constant of the model.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -46,14 +47,16 @@ class Owners:
 
     def find(self, tensor: Tensor) -> Owned | None:
         """Give the owner of a tensor, or None for an activation."""
+        # The storage itself, not its address: what has no memory has none.
         for span in self._spans.get(tensor.untyped_storage()._cdata, ()):
             if span.start <= tensor.storage_offset() < span.start + span.length:
                 return Owned(span.site, tensor.numel() == span.length)
         return None
 
     def _add(self, tensor: Tensor, site: str) -> None:
-        address = tensor.untyped_storage()._cdata
-        # An empty or meta tensor has no address, and the first owner of a shared weight names it.
-        if address == 0 or self.find(tensor) is not None:
-            return
-        self._spans.setdefault(address, []).append(_Span(int(tensor.storage_offset()), tensor.numel(), site, tensor))
+        # The first owner of a shared weight names it.
+        if self.find(tensor) is None:
+            storage = tensor.untyped_storage()._cdata
+            self._spans.setdefault(storage, []).append(
+                _Span(int(tensor.storage_offset()), tensor.numel(), site, tensor)
+            )

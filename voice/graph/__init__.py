@@ -1,0 +1,16 @@
+"""A model as a graph of operations, for those who bring it to a device."""
+
+from voice.graph.export import export_graph, graph_of
+from voice.graph.site_graph import SiteGraph, SiteNode, constant_of, site_node, site_nodes
+from voice.graph.tracing import GraphError
+
+__all__ = [
+    "GraphError",
+    "SiteGraph",
+    "SiteNode",
+    "constant_of",
+    "export_graph",
+    "graph_of",
+    "site_node",
+    "site_nodes",
+]

@@ -1,0 +1,185 @@
+"""Export: a voice, or a module of it, brought to a SiteGraph by torch.export."""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Graph, GraphModule
+
+from voice.graph.cleaning import clean, is_site, path_of, set_values
+from voice.graph.site_graph import SiteGraph
+from voice.graph.tracing import ROOT, GraphError, trace
+from voice.model import Clip, Rendering, Voice
+
+
+def export_graph(voice: Voice, clip: Clip) -> SiteGraph:
+    """Bring a voice on a clip to a graph.
+
+    It is rendered once for real, for the noise that it draws and for the sizes that durations make, and traced by
+    torch.export. The graph holds for other inputs of the same shapes, and the same sums of durations. Inputs that are
+    whole numbers without axes, seeds for one, are part of it.
+
+    Raises:
+        GraphError: the voice cannot be brought to a graph; says where, and what can be done.
+    """
+    named = _input_names(voice, clip)
+    moving = [index for index, tensor in enumerate(clip.inputs) if not _is_number(tensor)]
+    names: tuple[str, ...] = ()
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        nonlocal names
+        inputs = list(clip.inputs)
+        for index, tensor in zip(moving, tensors, strict=True):
+            inputs[index] = tensor
+        rendering = voice.render(replace(clip, inputs=tuple(inputs)))
+        names = _part_names(rendering)
+        return rendering.parts
+
+    examples = {named[index]: clip.inputs[index] for index in moving}
+    fixed = {named[index]: tensor for index, tensor in enumerate(clip.inputs) if index not in moving}
+    return _build(voice.module, voice.module, run, examples, {}, lambda: names, f"{voice.name} on {clip.name}", fixed)
+
+
+def graph_of(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    states: Mapping[str, Tensor] | None = None,
+    *,
+    parts: Sequence[str],
+    sites_of: nn.Module | None = None,
+) -> SiteGraph:
+    """Bring a module to a graph: one step of a stream or of a decoder.
+
+    Args:
+        module: its forward takes the inputs, then the states, in the order of the mappings, and gives a tuple: one
+            tensor for each of `parts`, then the new value of each state. It must write to none of them in place.
+        inputs: examples by name, a Python identifier.
+        states: by name; the shapes count, for they are zeros at first.
+        parts: names of the first results.
+        sites_of: the module whose paths are the names of sites, `module` or one in it; None is `module`.
+
+    Raises:
+        GraphError: as `export_graph`; or results do not fit `parts` and `states`.
+    """
+    kept = dict(states or {})
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        results = module(*tensors)
+        results = (results,) if isinstance(results, Tensor) else tuple(results)
+        if len(results) != len(parts) + len(kept):
+            raise GraphError(
+                f"{type(module).__name__} gives {len(results)} tensors; {len(parts)} parts ({', '.join(parts)}) and"
+                f" {len(kept)} states were announced"
+            )
+        return results
+
+    what = type(module).__name__
+    return _build(module, sites_of or module, run, dict(inputs), kept, lambda: tuple(parts), what, {})
+
+
+def _build(
+    module: nn.Module,
+    sites_of: nn.Module,
+    run: Callable[..., Sequence[Tensor]],
+    examples: Mapping[str, Tensor],
+    states: Mapping[str, Tensor],
+    names: Callable[[], tuple[str, ...]],
+    what: str,
+    fixed: Mapping[str, Tensor],
+) -> SiteGraph:
+    tensors = [*examples.values(), *states.values()]
+    traced = trace(module, sites_of, run, tensors, what)
+    graph, constants = _flat(traced.program, [*examples, *states], what)
+    graph, constants = clean(graph, constants, traced.noise, what)
+    parts = names() + _keep_dead_ends(graph, len(names()))
+    prefix = next((path for path, child in module.named_modules() if child is sites_of), "")
+    for node in graph.nodes:
+        node.meta = {"path": path_of(node).removeprefix(prefix).removeprefix(".")}
+    built = GraphModule(constants, graph, "SiteGraph")  # type: ignore[arg-type]
+    set_values(built, tensors)
+    return SiteGraph(built, tuple(examples), parts, tuple(states), dict(examples), dict(fixed))
+
+
+def _flat(program: ExportedProgram, names: Sequence[str], what: str) -> tuple[Graph, dict[str, Any]]:
+    """The graph with parameters as get_attr, and placeholders of the names given; and the constants."""
+    graph = Graph()
+    graph.graph_copy(program.graph, mapping := {})
+    signature = program.graph_signature
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if written:
+        names_written = ", ".join(str(name).removeprefix(f"{ROOT}.") for name in written)
+        raise GraphError(
+            f"{what} writes to {names_written} in place; a graph has no such effects: give the new value as a result"
+        )
+    held = {**program.state_dict, **program.constants}
+    constants: dict[str, Any] = {}
+    specs = {spec.arg.name: spec for spec in signature.input_specs}
+    free = iter(names)
+    for node in list(program.graph.nodes):
+        if node.op != "placeholder":
+            continue
+        spec, copy = specs[node.name], mapping[node]
+        if spec.kind == InputKind.USER_INPUT:
+            copy.target = next(free)
+            copy._rename(copy.target)
+            continue
+        name = str(spec.target).removeprefix(f"{ROOT}.")
+        constants[name] = held[spec.target]
+        with graph.inserting_before(copy):
+            constant = graph.get_attr(name)
+        constant.meta = dict(copy.meta)
+        copy.replace_all_uses_with(constant)
+        graph.erase_node(copy)
+    (output,) = program.graph.find_nodes(op="output")
+    kinds = [spec.kind for spec in signature.output_specs]
+    assert all(kind == OutputKind.USER_OUTPUT for kind in kinds)
+    graph.output(tuple(mapping[value] for value in output.args[0]))
+    return graph, constants
+
+
+def _keep_dead_ends(graph: Graph, count: int) -> tuple[str, ...]:
+    """Make the results of sites that nothing reads outputs, after the first `count`; give their names."""
+    ends = [node for node in graph.nodes if is_site(node) and not node.users]
+    (output,) = graph.find_nodes(op="output")
+    results = list(output.args[0])
+    output.args = ((*results[:count], *ends, *results[count:]),)
+    calls: Counter[str] = Counter()
+    names = []
+    for node in ends:
+        calls[site := str(node.args[0])] += 1
+        names.append(site if calls[site] == 1 else f"{site}.{calls[site]}")
+    return tuple(names)
+
+
+def _input_names(voice: Voice, clip: Clip) -> list[str]:
+    """Names of the clip's inputs: those that the module's forward gives them, where it gets them as they are."""
+    names = [f"input_{index}" for index in range(len(clip.inputs))]
+    parameters = list(inspect.signature(voice.module.forward).parameters)
+
+    def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        for parameter, value in zip(parameters, args, strict=False):
+            for index, tensor in enumerate(clip.inputs):
+                if value is tensor:
+                    names[index] = parameter
+
+    hook = voice.module.register_forward_pre_hook(note)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            voice.render(clip)
+    finally:
+        hook.remove()
+    return names
+
+
+def _part_names(rendering: Rendering) -> tuple[str, ...]:
+    return (*(() if rendering.waveform is None else ("waveform",)), *rendering.logits)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.ndim == 0 and not tensor.is_floating_point()
