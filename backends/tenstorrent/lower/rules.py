@@ -1,4 +1,4 @@
-"""Rules: what each of torch's operations becomes on the card. `voice.graph_cleaning` says which there are."""
+"""Rules: what each of torch's operations becomes on the card. `voice.graph.canon` says which there are."""
 
 import math
 from collections.abc import Mapping

@@ -12,6 +12,8 @@ from backends.tenstorrent.lower.builder import Builder
 from backends.tenstorrent.lower.operands import Operands
 from backends.tenstorrent.lower.reading import UnsupportedError
 from backends.tenstorrent.program import Compute, Value
+from backends.tenstorrent.rounding import MAGNITUDE_BITS
+from backends.tenstorrent.shards import TILE
 from precision.policy import Scheme
 from voice.graph import SiteNode
 from voice.site_call import ConvOptions
@@ -129,8 +131,8 @@ def _convolution(
         raise UnsupportedError(f"a convolution over a batch of {x.shape[1]} is not lowered; render one clip at a time")
     x = build.ordered(x, CHANNELS_LAST)
     # Rows keep ttnn from filling channels up to 32 a tap; types that share exponents exist in tiles only.
-    shares = scheme.activation in ("bfp8_b", "bfp4_b")
-    value = build.laid_out(build.cast(x.value, scheme.activation), "tile" if shares else "row_major")
+    tiles = scheme.activation in MAGNITUDE_BITS or (x.shape[2] % TILE == 0 and scheme.in0_block_w is None)
+    value = build.laid_out(build.cast(x.value, scheme.activation), "tile" if tiles else "row_major")
     weight = operands.weight[:, :, None, :]
     # What shares exponents has at most eight significant bits, so bf16 holds it, and ttnn packs it as it was.
     stored = "fp32" if scheme.weight == "fp32" else "bf16"
