@@ -5,39 +5,35 @@ from dataclasses import asdict
 from itertools import count
 from typing import Any
 
+from backends.tenstorrent.emission import call_of
 from backends.tenstorrent.packed import SUFFIX, WEIGHTS
 from backends.tenstorrent.program import CardStep, HostStep, Program, Step, Value
 from backends.tenstorrent.tolerance import Tolerance
 
 VERSION = 1
+TTNN = "0.81.1"
 HOST = "host.host_"
 """What the functions of host.py are called, with the number of the piece after it."""
-TTNN = "0.81.1"
 
 
 def manifest(
-    program: Program,
-    calls: Mapping[str, str],
-    tolerances: Mapping[str, Tolerance] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    program: Program, tolerances: Mapping[str, Tolerance] | None = None, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Plain data of a program.
+    """Plain data of a program; `exported/runtime.py` says what it reads of it.
 
     Args:
         program: it.
-        calls: operation -> the function of ttnn that it is a call of.
         tolerances: of each output of the sample, by part.
         facts: what else is known: model, policy, clip.
     """
     held = _values(program)
-    hosts = count()
-    numbers = [next(hosts) if isinstance(step, HostStep) else None for step in program.steps]
     return {
         "version": VERSION,
         "ttnn": TTNN,
         "card": program.card,
         "architecture": program.architecture,
         **(facts or {}),
+        "streaming": bool(program.states),
         "inputs": [_described(value) for value in program.inputs],
         "outputs": dict(program.outputs),
         "constants": {
@@ -48,20 +44,19 @@ def manifest(
                 "layout": constant.file_layout,
                 "on_host": constant.on_host,
                 "card_dtype": constant.value.dtype,
-                "memory": constant.value.memory,
                 "site": constant.site,
             }
             for name, constant in program.constants.items()
         },
         "states": {name: {**_described(state.value), "update": state.update} for name, state in program.states.items()},
-        "steps": [
-            {"index": index, "call": f"{HOST}{number}", **_host_step(step)}
-            if isinstance(step, HostStep)
-            else {"index": index, "call": calls[step.op], **_card_step(step, held)}
-            for index, (step, number) in enumerate(zip(program.steps, numbers, strict=True))
-        ],
+        "steps": _steps(program, held),
         "tolerance": {part: found.to_dict() for part, found in (tolerances or {}).items()},
     }
+
+
+def results_of(step: Step) -> tuple[Value, ...]:
+    """What a step makes."""
+    return (step.result,) if isinstance(step, CardStep) else step.results
 
 
 def _values(program: Program) -> dict[str, Value]:
@@ -73,18 +68,38 @@ def _values(program: Program) -> dict[str, Value]:
     return held
 
 
-def results_of(step: Step) -> tuple[Value, ...]:
-    """What a step makes."""
-    return (step.result,) if isinstance(step, CardStep) else step.results
-
-
 def _described(value: Value) -> dict[str, Any]:
-    data: dict[str, Any] = {"name": value.name, "shape": list(value.shape), "dtype": value.dtype}
+    data: dict[str, Any] = {"name": value.name, "shape": list(value.shape), "dtype": value.dtype, "place": value.place}
     return data if value.place == "host" else data | {"layout": value.layout, "memory": value.memory}
 
 
-def _host_step(step: HostStep) -> dict[str, Any]:
+def _steps(program: Program, held: Mapping[str, Value]) -> list[dict[str, Any]]:
+    """A line for each call of `forward` in order: the program's steps, then what is copied into state."""
+    pieces = count()
+    steps = [
+        _card_step(step, held) if isinstance(step, CardStep) else _host_step(step, next(pieces))
+        for step in program.steps
+    ]
+    steps += [
+        {
+            "call": "ttnn.copy",
+            "op": "copy",
+            "site": None,
+            "source": "",
+            "inputs": [state.update, name],
+            "input_dtypes": [held[state.update].dtype],
+            "result": _described(state.value),
+            "compute": None,
+        }
+        for name, state in program.states.items()
+        if state.update != name
+    ]
+    return [{"index": index, **step} for index, step in enumerate(steps)]
+
+
+def _host_step(step: HostStep, number: int) -> dict[str, Any]:
     return {
+        "call": f"{HOST}{number}",
         "op": "host",
         "site": None,
         "source": step.source,
@@ -95,6 +110,7 @@ def _host_step(step: HostStep) -> dict[str, Any]:
 
 def _card_step(step: CardStep, held: Mapping[str, Value]) -> dict[str, Any]:
     return {
+        "call": call_of(step),
         "op": step.op,
         "site": step.site,
         "source": step.source,

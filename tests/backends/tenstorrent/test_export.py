@@ -1,19 +1,21 @@
 """An export's pieces: packed bytes against our packer's, traffic with the host, tolerance, manifest, README."""
 
+import ast
+import importlib.util
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from backends.tenstorrent.export import write_program, write_sample, write_words
 from backends.tenstorrent.host_traffic import round_trips
 from backends.tenstorrent.manifest import manifest
 from backends.tenstorrent.packed import PackingError, check_packed, packed_bytes
-from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Program, Value
+from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Program, State, Value
 from backends.tenstorrent.readme import Facts, readme, requirements
 from backends.tenstorrent.tolerance import BF16_SNR_DB, FACTOR, Tolerance, snr_db
-
-CALLS = {"upload": "runtime.upload", "linear": "ttnn.linear", "download": "runtime.download"}
 
 
 def weight(fmt="bfp8_b", layout="tile", shape=(64, 32), name="weight"):
@@ -146,7 +148,7 @@ def test_silence_has_no_ratio():
 
 
 def test_manifest_has_what_every_step_must_be_found_to_compute_in():
-    data = manifest(program(), CALLS, FACTS.tolerances)
+    data = manifest(program(), FACTS.tolerances)
     step = data["steps"][1]
     assert (step["call"], step["site"], step["result"]["dtype"]) == ("ttnn.linear", "first", "bf16")
     assert step["input_dtypes"] == ["bf16", "bfp8_b"]
@@ -176,3 +178,66 @@ def test_readme_tells_round_trips_by_their_bytes():
     assert "| layers.1 | 4096 | 4096 |" in text
     assert "`host.py`" in text
     assert "torch" in requirements(program(host=True))
+
+
+def pack(folder, arrays):
+    """Our own packer, in place of ttnn's."""
+    manifest_of = json.loads((folder / "program.json").read_text())
+    for name, constant in manifest_of["constants"].items():
+        held = Constant(
+            Value(name, tuple(constant["shape"]), constant["dtype"]),
+            arrays[name],
+            constant["dtype"],
+            constant["layout"],
+        )
+        write(folder / "weights", name, packed_bytes(held))
+
+
+def test_a_program_is_written_with_all_that_runs_it(tmp_path):
+    assert write_program(program(host=True), tmp_path, pack, {"model": "tiny"}) == 2 * 1088
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "model.py", "host.py", "program.json", "runtime.py", "mock_card.py", "weights",
+    }  # fmt: skip
+    assert "precision_search" not in (tmp_path / "model.py").read_text()
+    ast.parse((tmp_path / "model.py").read_text())
+    data = json.loads((tmp_path / "program.json").read_text())
+    assert data["model"] == "tiny"
+    assert [step["call"] for step in data["steps"]] == [
+        "runtime.upload", "ttnn.linear", "runtime.download", "host.host_0", "runtime.upload", "runtime.download",
+    ]  # fmt: skip
+
+
+def test_host_steps_compute_what_they_say(tmp_path):
+    made = replace(program(host=True), host_constants={"shift": np.float32(2.0).reshape(1), "unread": np.zeros(3)})
+    steps = [
+        replace(step, code="moved = out + shift\nturned = torch.cos(moved)") if isinstance(step, HostStep) else step
+        for step in made.steps
+    ]
+    write_program(replace(made, steps=tuple(steps)), tmp_path, pack)
+    assert np.load(tmp_path / "weights" / "host.npz").files == ["shift"]
+    spec = importlib.util.spec_from_file_location("exported_host", tmp_path / "host.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (turned,) = module.host_0(np.linspace(0, 1, 5, dtype=np.float32))
+    np.testing.assert_allclose(turned, np.cos(np.linspace(2, 3, 5)), rtol=1e-6)
+
+
+def test_state_is_copied_at_the_end_of_a_run():
+    made = program()
+    state = State(Value("held", (1, 1, 32, 32), "bf16"), "y")
+    data = manifest(replace(made, states={"held": state}))
+    assert data["streaming"]
+    assert (data["steps"][-1]["call"], data["steps"][-1]["inputs"]) == ("ttnn.copy", ["y", "held"])
+    assert data["states"]["held"]["dtype"] == "bf16"
+
+
+def test_a_sample_is_read_as_it_was_written(tmp_path):
+    write_sample(tmp_path, {"x": np.arange(3)}, {"audio.0": np.ones((2, 2), np.float32)})
+    assert np.load(tmp_path / "sample" / "input.npz")["x"].tolist() == [0, 1, 2]
+    assert np.load(tmp_path / "sample" / "expected.npz")["audio.0"].shape == (2, 2)
+
+
+def test_words_are_written(tmp_path):
+    write_words(program(), tmp_path, FACTS, "sites: {}\n")
+    assert (tmp_path / "policy.yaml").read_text() == "sites: {}\n"
+    assert (tmp_path / "README.md").read_text() == readme(program(), FACTS)
