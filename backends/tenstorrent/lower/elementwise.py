@@ -85,6 +85,12 @@ def met(reader: Reader, first: fx.Node, second: fx.Node) -> tuple[Arranged, Arra
             raise UnsupportedError("two constants that were not folded")
         made = as_constant(reader, nodes[1 - held], given, other)
         return (other, made) if held == 0 else (made, other)
+    if reader.on_host(first) or reader.on_host(second):
+        # What is moved is moved as the other lies.
+        held, moved = (second, first) if reader.on_host(first) else (first, second)
+        like = reader.card(held)
+        other = reader.card(moved, like.dtype, like.order)
+        return (other, like) if held is second else (like, other)
     x, y = reader.card(first), reader.card(second)
     dtype = "fp32" if "fp32" in (x.dtype, y.dtype) else "bf16"
     order = x.order if math.prod(x.shape) >= math.prod(y.shape) else y.order

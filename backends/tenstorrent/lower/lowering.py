@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, fx
 
 from backends.tenstorrent.cards import Card
-from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, four, padded
+from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, Four, alike, four, padded
 from backends.tenstorrent.lower.builder import Builder
 from backends.tenstorrent.lower.hosting import HostLinesError, line
 from backends.tenstorrent.lower.operands import Operands
@@ -47,17 +47,17 @@ def lower(
     if missing:
         raise LoweringError(f"the policy has no scheme for {', '.join(missing)}; find the model's sites again")
     kept: dict[fx.Node, str] = {}
-    widened: frozenset[str] = frozenset()
+    lying: dict[str, _Lying] = {}
     while True:
-        lowering = _Lowering(graph, policy, card, operands, place(graph, kept), widened)
+        lowering = _Lowering(graph, policy, card, operands, place(graph, kept), lying)
         lowering.run()
         stuck = {node: why for node, why in lowering.failed.items() if node in kept or site_node(node) is not None}
         if stuck:
             raise LoweringError(_said("cannot be lowered", stuck))
         if lowering.failed:
             kept |= lowering.failed
-        elif lowering.wide_states - widened:
-            widened |= lowering.wide_states
+        elif lowering.lie_better:
+            lying |= lowering.lie_better
         else:
             break
     between = {node: kept.get(node, "ttnn has no operation for it here") for node in lowering.between}
@@ -65,6 +65,10 @@ def lower(
         raise LoweringError(_said("would stay on the host between two runs of the card", between))
     left = tuple(f"{_where(node)}: {why}" for node, why in between.items())
     return replace(lowering.program(), left_on_host=left)
+
+
+_Lying = tuple[str, Four]
+"""Type and order of a state."""
 
 
 def _said(what: str, nodes: Mapping[fx.Node, str]) -> str:
@@ -87,16 +91,17 @@ class _Lowering:
         card: Card,
         operands: Mapping[str, Operands],
         places: Places,
-        widened: frozenset[str],
+        lying: Mapping[str, _Lying],
     ) -> None:
         self.build = Builder(card)
         self.failed: dict[fx.Node, str] = {}
-        self.wide_states: frozenset[str] = frozenset()
+        self.lie_better: dict[str, _Lying] = {}
+        """States that should lie as what they become does, and have not yet been made to."""
         self._graph = graph
         self._schemes = dict(policy.schemes)
         self._operands = operands
         self._places = places
-        self._widened = widened
+        self._lying = lying
         self._held: dict[fx.Node, Arranged] = {}
         self._host: dict[fx.Node, Value] = {}
         self._pending: list[fx.Node] = []
@@ -147,8 +152,8 @@ class _Lowering:
         """Whether the host has it."""
         return node.op != "get_attr" and self._same(node) not in self._held
 
-    def card(self, node: fx.Node, dtype: str = "bf16") -> Arranged:
-        """A node's value on the card; moved there, in that type, where the host has it."""
+    def card(self, node: fx.Node, dtype: str = "bf16", order: Four | None = None) -> Arranged:
+        """A node's value on the card; moved there, in that type and order, where the host has it."""
         node = self._same(node)
         if node in self._held:
             return self._held[node]
@@ -157,7 +162,8 @@ class _Lowering:
         if constant is not None:
             array = constant.detach().float().reshape(shape).contiguous().numpy()
             return Arranged(self.build.constant(str(node.target), array, dtype), shape, IDENTITY)
-        order = CHANNELS_LAST if node.meta["val"].ndim == 3 and self._is_convolved(node) else IDENTITY
+        if order is None:
+            order = CHANNELS_LAST if node.meta["val"].ndim == 3 and self._is_convolved(node) else IDENTITY
         return Arranged(self.build.upload(self._on_host(node), shape, order, dtype), shape, order)
 
     def card_indices(self, node: fx.Node) -> Value:
@@ -196,8 +202,7 @@ class _Lowering:
         shape = padded(extents)
         if shape is None:
             raise LoweringError(f"state {name} has {len(extents)} axes; ttnn's operations take four")
-        order = CHANNELS_LAST if len(extents) == 3 else IDENTITY
-        dtype = "fp32" if name in self._widened else "bf16"
+        dtype, order = self._lying.get(name, ("bf16", IDENTITY))
         value = Value(self.build.name(name), tuple(shape[axis] for axis in order), dtype)
         self._held[node] = Arranged(value, shape, order)
 
@@ -271,12 +276,10 @@ class _Lowering:
         count = len(results) - len(self._graph.states)
         for name, result in zip(self._graph.parts, results[:count], strict=True):
             self._outputs[name] = self._on_host(result).name
-        wide = set()
         for name, result in zip(self._graph.states, results[count:], strict=True):
             held = next(one for key, one in self._held.items() if key.op == "placeholder" and str(key.target) == name)
             new = self.card(result)
-            if new.dtype == "fp32" and held.dtype == "bf16":
-                wide.add(name)
+            if name not in self._lying and (new.dtype != held.dtype or not alike(new.shape, new.order, held.order)):
+                self.lie_better[name] = (new.dtype, new.order)
             value = self.build.cast(self.build.ordered(new, held.order).value, held.dtype)
             self._states[held.value.name] = State(held.value, value.name)
-        self.wide_states = frozenset(wide)

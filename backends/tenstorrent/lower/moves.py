@@ -1,5 +1,6 @@
 """Moves: operations that put elements elsewhere and leave them as they are."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -73,7 +74,7 @@ def concatenated(reader: Reader, node: fx.Node) -> Arranged:
             assert seen is not None
             tensor = seen
         tensors.append(tensor)
-    order = tensors[0].order
+    order = max(tensors, key=lambda tensor: math.prod(tensor.shape)).order
     dtype = "fp32" if any(tensor.dtype == "fp32" for tensor in tensors) else "bf16"
     values = [reader.build.cast(reader.build.ordered(tensor, order).value, dtype) for tensor in tensors]
     shape = shape_of(node)

@@ -19,8 +19,8 @@ class Reader(Protocol):
 
     build: Builder
 
-    def card(self, node: fx.Node, dtype: str = "bf16") -> Arranged:
-        """A node's value on the card; moved there, in that type, where the host has it."""
+    def card(self, node: fx.Node, dtype: str = "bf16", order: Four | None = None) -> Arranged:
+        """A node's value on the card; moved there, in that type and order, where the host has it."""
 
     def constant(self, node: fx.Node) -> Tensor | None:
         """The value of a node that is a constant of the model."""
