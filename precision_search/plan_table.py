@@ -76,7 +76,7 @@ def _realized_lines(data: Mapping[str, Any]) -> list[str]:
     if not refusals and not mismatches:
         return [f"realized: every one of {data['sites']} sites as the policy says"]
     lines = [
-        f"THE LIBRARY REFUSES operation {found['index']}, {found['op']} of {found['site'] or found['source'] or 'no site'}:"
+        f"THE LIBRARY REFUSES operation {found['index']}, {found['op']} of {found['site'] or found['source']}:"
         f"\n    {found['message']}"
         for found in refusals
     ]

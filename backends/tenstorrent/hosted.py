@@ -32,8 +32,8 @@ def host_module(program: Program) -> str:
     lines += ["from pathlib import Path", ""] if constants else []
     lines += ["import numpy as np", "import torch", ""]
     if constants:
-        lines.append(f'_HELD = np.load(Path(__file__).parent / "{CONSTANTS}")')
-        lines += [f'{name} = torch.from_numpy(_HELD["{name}"])' for name in constants]
+        lines.append(f'with np.load(Path(__file__).parent / "{CONSTANTS}") as held:')
+        lines += [f'    {name} = torch.from_numpy(held["{name}"])' for name in constants]
         lines.append("")
     for number, step in enumerate(host_steps(program)):
         lines += ["", *_function(number, step), ""]

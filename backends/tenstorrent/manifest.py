@@ -35,7 +35,10 @@ def manifest(
         **(facts or {}),
         "streaming": bool(program.states),
         "inputs": [_described(value) for value in program.inputs],
-        "outputs": dict(program.outputs),
+        "outputs": {
+            part: {**_described(held[name]), "tolerance": None if tolerances is None else tolerances[part].to_dict()}
+            for part, name in program.outputs.items()
+        },
         "constants": {
             name: {
                 "file": f"{WEIGHTS}/{name}{SUFFIX}",
@@ -50,7 +53,6 @@ def manifest(
         },
         "states": {name: {**_described(state.value), "update": state.update} for name, state in program.states.items()},
         "steps": _steps(program, held),
-        "tolerance": {part: found.to_dict() for part, found in (tolerances or {}).items()},
     }
 
 
@@ -73,6 +75,11 @@ def _described(value: Value) -> dict[str, Any]:
     return data if value.place == "host" else data | {"layout": value.layout, "memory": value.memory}
 
 
+def _result(value: Value) -> dict[str, Any]:
+    data = _described(value)
+    return {"result": data.pop("name"), **data}
+
+
 def _steps(program: Program, held: Mapping[str, Value]) -> list[dict[str, Any]]:
     """A line for each call of `forward` in order: the program's steps, then what is copied into state."""
     pieces = count()
@@ -88,7 +95,7 @@ def _steps(program: Program, held: Mapping[str, Value]) -> list[dict[str, Any]]:
             "source": "",
             "inputs": [state.update, name],
             "input_dtypes": [held[state.update].dtype],
-            "result": _described(state.value),
+            **_result(state.value),
             "compute": None,
         }
         for name, state in program.states.items()
@@ -116,6 +123,6 @@ def _card_step(step: CardStep, held: Mapping[str, Value]) -> dict[str, Any]:
         "source": step.source,
         "inputs": list(step.inputs),
         "input_dtypes": [held[name].dtype for name in step.inputs],
-        "result": _described(step.result),
+        **_result(step.result),
         "compute": None if step.compute is None else asdict(step.compute),
     }
