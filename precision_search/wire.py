@@ -32,6 +32,7 @@ from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
 from voice.chains import find_chains
 from voice.checkpoint import content_digest, layers_digest
+from voice.decoder import DecoderVoice
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.flow import find_flow
 from voice.hifigan import HifiganVoice
@@ -65,7 +66,16 @@ def _hifigan(recipe: Recipe) -> Loaded:
     return voice, _recordings(recipe, voice)
 
 
-MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan}
+def _decoder(recipe: Recipe) -> Loaded:
+    given = [key for key in ("checkpoint", "config") if getattr(recipe.model, key) is not None]
+    said = [*(f"model.{key}" for key in given), *(["data.audio"] if recipe.data.audio is not None else [])]
+    if said:
+        raise SetupError(f"{', '.join(said)}: the decoder has seeded weights and writes its own clips; leave it out")
+    voice = DecoderVoice.seeded()
+    return voice, voice.clips(recipe.data.search + recipe.data.held_back)
+
+
+MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan, "decoder": _decoder}
 
 
 def known_names() -> Known:

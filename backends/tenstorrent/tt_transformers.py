@@ -55,7 +55,7 @@ Layer = list[tuple[str, str, Scheme]]
 
 
 def has_decoder(policy: Policy) -> bool:
-    """Whether a policy has a whole layer of the kind that tt_transformers runs; encoders with plain feed-forward do not."""
+    """Whether a policy has a whole layer as tt_transformers runs it; an encoder of another kind has none."""
     layers, _ = _layers(policy)
     return any(not list(_missing(sites)) for sites in layers.values())
 

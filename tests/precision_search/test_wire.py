@@ -23,7 +23,7 @@ def setting() -> Setting:
 
 
 def test_every_packaged_recipe_loads():
-    assert set(packaged_recipes()) >= {"tts_blackhole", "tts_hopper", "hifigan_blackhole"}
+    assert set(packaged_recipes()) >= {"tts_blackhole", "tts_hopper", "hifigan_blackhole", "decoder_blackhole"}
     for name in packaged_recipes():
         assert read_recipe(name, ()).name == name
 
@@ -62,6 +62,25 @@ def test_hopper_refuses_what_it_cannot_run():
     assert "transposed" in hopper.refused["vocoder.stages.0.up", "fp8_e4m3"]
     assert "E5M2" in hopper.refused["vocoder.pre", "fp8_e5m2"]
     assert ("acoustic.encoder.0.project", "fp8_e5m2") not in hopper.refused
+
+
+def test_the_decoder_writes_its_own_clips_and_agrees_where_the_card_has_one_tensor():
+    setting = make_setting(read_recipe("decoder_blackhole", ("data.search=1", "data.held_back=2")))
+    assert [clip.name for clip in setting.held_back_clips] == ["prompt_001", "prompt_002"]
+    groups: dict[str | None, set[str]] = {}
+    for site in setting.sites:
+        groups.setdefault(site.group, set()).add(site.name)
+    alone = groups.pop(None)
+    assert {"layers.0.attention.out", "text_head", "codec.first"} <= alone
+    layer = {frozenset(name.removeprefix("layers.2.") for name in names) for names in groups.values()}
+    assert layer >= {
+        frozenset(f"attention.{part}" for part in ("query", "key", "value")),
+        frozenset(("attention#qk", "attention#pv")),
+        frozenset(("feed_forward.gate", "feed_forward.up")),
+    }
+    for key in ("model.checkpoint=a.pt", "model.config=a.json", "data.audio=wavs"):
+        with pytest.raises(SetupError, match=f"{key.partition('=')[0]}: the decoder has seeded weights"):
+            make_setting(read_recipe("decoder_blackhole", (key,)))
 
 
 @pytest.mark.parametrize(
