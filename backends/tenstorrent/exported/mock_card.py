@@ -29,8 +29,10 @@ CARDS = {
 """Architecture, board, kind and units switched off, by name. ttnn sees 8 x 8 and 13 x 10 cores, as with dispatch."""
 REAL_CARDS = Path("/dev/tenstorrent")
 COMPILER = """#!/bin/sh
-# Stands where ttnn looks for the compiler of its kernels. Whatever is linked becomes the idle kernel beside this file.
+# Stands where ttnn looks for the compiler of its kernels. Whatever is linked becomes the idle kernel beside this file;
+# an object is the command that asked for it, in which a kernel's constants can be read.
 idle=$(dirname "$0")/idle.elf
+command=$*
 result=
 stage=link
 while [ $# -gt 0 ]; do
@@ -44,14 +46,18 @@ while [ $# -gt 0 ]; do
 done
 case $stage in
   link) exec cp "$idle" "$result" ;;
-  object) echo "$result:" > "${result%.o}.d" ;;
+  object) echo "$result:" > "${result%.o}.d"; echo "$command" > "$result" ;;
+  header) : > "$result" ;;
 esac
-: > "$result"
 """
 
 
 class MockCardError(RuntimeError):
     """A mock card can't be had; the message says why and what to do."""
+
+
+class UseError(Exception):
+    """What was asked for can't be; the message says why and what to do."""
 
 
 def default_folder() -> Path:

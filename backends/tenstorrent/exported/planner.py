@@ -1,0 +1,234 @@
+"""Planning: one run of an export's `forward`, in which every call is checked, captured, and read back from the library.
+
+Nothing is computed on a mock card, so all that is read is what the library says of an operation: types of its operands
+and its result, the kernel configuration that the device operation got, the constants of the kernels made for it, and
+the memory that it took.
+"""
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The files beside this one, here and in an export.
+import runtime  # type: ignore[import-not-found]
+from captured import captured, described, device_facts, first, listed_kernels, tensors  # type: ignore[import-not-found]
+from runtime import Export, ttnn
+
+
+class SequenceError(runtime.RuntimeFailure):  # type: ignore[misc]
+    """The calls of model.py are not those that program.json lists."""
+
+
+def plan(folder: Path, device: Any) -> dict[str, Any]:
+    """Run a program once on zeros and say what the library made of every step.
+
+    Args:
+        folder: An export.
+        device: An open card, mock or real.
+
+    Returns:
+        `card`, `grid`, `l1_bytes_per_core`, `weights_dram_bytes`, `steps` (each as `Planner.call` makes it) and
+        `refusals`: indices of steps that the library refused.
+
+    Raises:
+        SequenceError: model.py and program.json do not tell the same program.
+        RuntimeFailure: the folder is no export, or its weights can't be loaded.
+    """
+    export = Export(folder)
+    device.disable_and_clear_program_cache()  # a cached program makes no kernels, which are read
+    before = dram_bytes(device)
+    weights = export.load(device)
+    state = export.initial_state(device)
+    held = dram_bytes(device) - before
+    planner = Planner([*export.manifest["steps"], *_updates(export.manifest)], device, before)
+    inputs = {spec["name"]: np.zeros(spec["shape"], spec["dtype"]) for spec in export.manifest["inputs"]}
+    export.model.ttnn = Watched("ttnn", ttnn, planner.call)
+    runtime.observe = planner.transfer
+    sys.modules["host"] = planner.host
+    try:
+        export.model.forward(device, weights, inputs, state)
+    finally:
+        runtime.observe = None
+        sys.modules.pop("host", None)
+    planner.finish()
+    grid = device.compute_with_storage_grid_size()
+    return {
+        "card": export.manifest["card"],
+        "architecture": export.manifest["architecture"],
+        "grid": [grid.x, grid.y],
+        "l1_bytes_per_core": ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES,
+        "weights_dram_bytes": held,
+        "steps": planner.entries,
+        "refusals": [entry["index"] for entry in planner.entries if entry["refused"]],
+    }
+
+
+def _updates(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Steps that a manifest does not list: what becomes of state is copied into it in the end."""
+    moved = [state for name, state in manifest["states"].items() if state["update"] != name]
+    return [
+        {**state, "index": index, "call": "ttnn.copy", "op": "copy", "source": "state"}
+        for index, state in enumerate(moved, len(manifest["steps"]))
+    ]
+
+
+def dram_bytes(device: Any) -> int:
+    """Bytes of DRAM that buffers take now, over all banks."""
+    view = ttnn.get_memory_view(device, ttnn.BufferType.DRAM)
+    return int(view.total_bytes_allocated_per_bank * view.num_banks)
+
+
+class Watched:
+    """A module of ttnn whose operations go through `call`; the rest of it is as it was."""
+
+    def __init__(self, name: str, module: Any, call: Callable[..., Any]) -> None:
+        self._name, self._module, self._call = name, module, call
+
+    def __getattr__(self, name: str) -> Any:
+        """The attribute of the module, watched where it is an operation or holds such."""
+        value, path = getattr(self._module, name), f"{self._name}.{name}"
+        if isinstance(value, types.ModuleType):
+            return Watched(path, value, self._call)
+        if not hasattr(value, "python_fully_qualified_name") or name == "deallocate":
+            return value
+        return lambda *arguments, **options: self._call(path, value, arguments, options)
+
+
+class Planner:
+    """Follows the steps of a manifest through the calls of a model."""
+
+    def __init__(self, steps: list[dict[str, Any]], device: Any, unused_dram_bytes: int) -> None:
+        self.steps, self.device, self.entries = steps, device, []  # type: ignore[var-annotated]
+        self._unused = unused_dram_bytes
+        self._kernels = set(listed_kernels())
+        self.host = types.ModuleType("host")
+        self.host.__getattr__ = lambda name: lambda *_, **__: self._zeros_of_host(f"host.{name}")  # type: ignore[method-assign]
+
+    def call(self, name: str, function: Callable[..., Any], arguments: Any, options: dict[str, Any]) -> Any:
+        """One operation: do it, note what the library made of it, or why it refused."""
+        step = self._next(name)
+        result, graph, refusal = captured(function, arguments, options, ttnn.graph.RunMode.NORMAL)
+        entry = {
+            "index": step["index"],
+            "site": step.get("site"),
+            "op": step["op"],
+            "call": name,
+            "source": step.get("source", ""),
+            "inputs": [described(key, value) for key, value in tensors(arguments, options)],
+            "output": None if refusal else described("result", first(result)),
+            "refused": refusal,
+            **device_facts(graph, self._new_kernels()),
+            "l1_bytes_per_core": 0,
+            "l1_bytes": 0,
+        }
+        if refusal is None:
+            # Only a capture that dispatches nothing holds the buffers of every kind of kernel.
+            _, undispatched, _ = captured(function, arguments, options, ttnn.graph.RunMode.NO_DISPATCH)
+            self._new_kernels()
+            for taken in (graph, undispatched):
+                usage = ttnn.graph.extract_resource_usage_per_core(taken)
+                entry["l1_bytes_per_core"] = max(entry["l1_bytes_per_core"], usage.peak_total)
+                entry["l1_bytes"] = max(entry["l1_bytes"], ttnn.graph.extract_peak_L1_memory_usage(taken))
+        else:
+            result = self._instead(step, arguments, options)
+        entry["dram_bytes"] = dram_bytes(self.device) - self._unused
+        self.entries.append(entry)
+        return result
+
+    def transfer(self, name: str, function: Callable[..., Any], arguments: Any, options: dict[str, Any]) -> Any:
+        """An upload is an operation; of a download only the shape is real where nothing computes."""
+        if name == "runtime.upload":
+            return self.call(name, function, arguments, options)
+        (tensor,) = arguments
+        return self.call(name, lambda held: np.zeros(tuple(held.shape), np.float32), (tensor,), options)
+
+    def finish(self) -> None:
+        """Ask that no step is left."""
+        if len(self.entries) < len(self.steps):
+            step = self.steps[len(self.entries)]
+            raise SequenceError(
+                f"model.py ends after {len(self.entries)} calls, and program.json lists {len(self.steps)}: next were "
+                f"step {step['index']}, {step['call']} ({step.get('site') or step.get('source')})"
+            )
+
+    def _next(self, name: str) -> dict[str, Any]:
+        at = len(self.entries)
+        wanted = self.steps[at]["call"] if at < len(self.steps) else "no more call"
+        if wanted != name and wanted != name.split(".")[0]:
+            step = self.steps[at] if at < len(self.steps) else {}
+            raise SequenceError(
+                f"model.py calls {name} where program.json lists {wanted} (step {at}, "
+                f"{step.get('site') or step.get('source') or 'the end'}); one of the two was changed: export again"
+            )
+        return self.steps[at]
+
+    def _zeros_of_host(self, name: str) -> Any:
+        step = self._next(name)
+        entry = {key: step.get(key) for key in ("index", "site", "op", "source")}
+        nothing = {"device_ops": [], "compute": None, "operands": [], "k_block_tiles": None, "k_blocks": None}
+        taken = {"l1_bytes_per_core": 0, "l1_bytes": 0, "dram_bytes": dram_bytes(self.device) - self._unused}
+        self.entries.append({**entry, "call": name, "inputs": [], "output": None, "refused": None, **nothing, **taken})
+        return tuple(np.zeros(spec["shape"], spec["dtype"]) for spec in step["results"])
+
+    def _instead(self, step: dict[str, Any], arguments: Any, options: dict[str, Any]) -> Any:
+        """What an operation that was refused should have given, so that those after it are planned, too."""
+        if step.get("place") == "host":
+            return np.zeros(step["shape"], step["dtype"])
+        kind = np.uint32 if step["dtype"] in ("uint32", "int32") else np.float32
+        memory = ttnn.L1_MEMORY_CONFIG if step.get("memory") == "l1" else ttnn.DRAM_MEMORY_CONFIG
+        blank = np.zeros(step["shape"], kind)
+        tensor = runtime._upload(blank, step["dtype"], step.get("layout", "tile"), self.device, memory)
+        extra: list[Any] = []
+        if options.get("return_output_dim"):
+            extra.append(step["shape"][-2])
+        if options.get("return_weights_and_bias"):
+            extra.append([options.get("weight_tensor"), options.get("bias_tensor")])
+        return (tensor, *extra) if extra else tensor
+
+    def _new_kernels(self) -> list[str]:
+        listed = listed_kernels()
+        new = [path for number, path in listed.items() if number not in self._kernels]
+        self._kernels = set(listed)
+        return new
+
+
+def table(plan: dict[str, Any]) -> str:
+    """A plan as text: a row an operation, the totals, and every refusal with its reason."""
+    rows = [("step", "call", "site", "operands", "result", "fidelity", "sums", "K tiles", "L1 a core", "DRAM")]
+    rows += [_row(entry) for entry in plan["steps"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    peak = max((entry["l1_bytes_per_core"] for entry in plan["steps"]), default=0)
+    dram = max((entry["dram_bytes"] for entry in plan["steps"]), default=0)
+    lines.append(
+        f"{plan['card']}: {len(plan['steps'])} steps on {plan['grid'][0]} x {plan['grid'][1]} cores; L1 of a core at "
+        f"most {peak:,} of {plan['l1_bytes_per_core']:,} bytes; DRAM at most {dram:,} bytes, weights "
+        f"{plan['weights_dram_bytes']:,}; {len(plan['refusals'])} refused"
+    )
+    for entry in plan["steps"]:
+        if entry["refused"]:
+            reason = entry["refused"].replace("\n", "\n    ")
+            lines.append(
+                f"refused: step {entry['index']}, {entry['call']} ({entry['site'] or entry['source']})\n    {reason}"
+            )
+    return "\n".join(lines)
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    compute, output = entry["compute"], entry["output"]
+    return (
+        str(entry["index"]),
+        entry["call"],
+        entry["site"] or "",
+        " x ".join(entry["operands"] or [held["dtype"] for held in entry["inputs"]]),
+        "refused" if entry["refused"] else output["dtype"] if output else "",
+        compute["fidelity"] if compute else "",
+        ("fp32" if compute["fp32_accumulation"] else "bf16") if compute else "",
+        "" if entry["k_block_tiles"] is None else f"{entry['k_block_tiles']} x {entry['k_blocks'] or '?'}",
+        f"{entry['l1_bytes_per_core']:,}",
+        f"{entry['dram_bytes']:,}",
+    )

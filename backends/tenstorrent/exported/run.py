@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Run the program of this folder on a Tenstorrent card, or plan it on a card that is not there."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mock_card  # type: ignore[import-not-found]  # the file beside this one, here and in an export
+
+TRACE_BYTES = 1 << 28
+"""Of DRAM, for the commands of a trace."""
+EXAMPLES = """\
+examples:
+  python run.py --plan                                 every operation checked and planned by ttnn; no card needed
+  python run.py --check                                the sample, held against what is expected of it
+  python run.py --input sample/input.npz --output out.wav
+  python run.py --input sample/input.npz --time 20 --trace
+
+exit status: 0 done; 1 refused operations, a failed check, or a device that does not answer; 2 wrong use
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="have ttnn check and plan every operation on a mock card")
+    what.add_argument("--check", action="store_true", help="run sample/input.npz, compare with sample/expected.npz")
+    what.add_argument("--pack", metavar="NPZ", type=Path, help="write weights/ of the arrays in NPZ, by ttnn's packer")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--device", type=int, default=0, help="number of the card (default 0)")
+    where.add_argument("--mesh", type=_mesh, metavar="RxC", help="a mesh of cards, each with all of the program")
+    parser.add_argument("--input", type=Path, metavar="FILE", help=".npz by input, or .npy where there is one input")
+    parser.add_argument("--output", type=Path, metavar="FILE", help=".npz, or .wav or .npy of the first output")
+    parser.add_argument("--stream", action="store_true", help="chunk after chunk of a longer input, keeping state")
+    parser.add_argument("--time", type=int, metavar="N", help="time N runs, and every operation in one of them")
+    parser.add_argument("--trace", action="store_true", help="capture the program once and replay it")
+    parser.add_argument("--card", help=f"mock card: {', '.join(mock_card.CARDS)} (default: that of program.json)")
+    parser.add_argument(
+        "--on-card", action="store_true", help="plan on the real card, and say what it made of the program"
+    )
+    parser.add_argument("--even-with-card", action="store_true", help="use a mock card although a real one is present")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan, or the times, there; - is stdout")
+    parser.add_argument("--mock-folder", type=Path, metavar="DIR", help=f"default {mock_card.default_folder()}")
+    parser.add_argument("folders", nargs="*", type=Path, help="exports other than the one this file is in")
+    options = parser.parse_args(arguments)
+    if not (options.plan or options.check or options.pack or options.input):
+        parser.error("nothing to do: give --input, --plan or --check")
+    if options.trace and not (options.time or options.stream):
+        parser.error("--trace is for many runs: give --time or --stream, too")
+    return options
+
+
+def _mesh(text: str) -> tuple[int, int]:
+    rows, cross, columns = text.lower().partition("x")
+    if not (cross and rows.isdigit() and columns.isdigit()):
+        raise argparse.ArgumentTypeError(f"a mesh is ROWSxCOLUMNS, as 1x2; got {text!r}")
+    return int(rows), int(columns)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; give the exit status."""
+    options = parse(arguments)
+    folders = options.folders or [Path(__file__).resolve().parent]
+    with tempfile.TemporaryDirectory(prefix="ttnn-logs-") as logs:
+        os.environ["TT_METAL_LOGS_PATH"] = logs  # or ttnn leaves a folder `generated` wherever it is started
+        try:
+            if options.pack or (options.plan and not options.on_card):
+                os.environ.update(_mock(options, folders[0]))
+            import runtime  # type: ignore[import-not-found]  # only now: ttnn reads the environment as it is imported
+        except mock_card.UseError as error:
+            return _fail(str(error), 2)
+        except mock_card.MockCardError as error:
+            return _fail(str(error))
+        except ImportError as error:
+            return _fail(f"{error}; pip install -r requirements.txt (ttnn has wheels for CPython 3.10 and 3.12)")
+        try:
+            return _do(options, folders)
+        except mock_card.UseError as error:
+            return _fail(str(error), 2)
+        except runtime.RuntimeFailure as error:
+            return _fail(str(error))
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"run.py: {message}", file=sys.stderr)
+    return status
+
+
+def _mock(options: argparse.Namespace, folder: Path) -> dict[str, str]:
+    card = options.card
+    if card is None:
+        try:
+            card = json.loads((folder / "program.json").read_text())["card"]
+        except FileNotFoundError as error:
+            raise mock_card.UseError(f"{folder} is no export: it has no program.json") from error
+    environment: dict[str, str] = mock_card.prepare(card, options.mock_folder, even_with_card=options.even_with_card)
+    return environment
+
+
+def _do(options: argparse.Namespace, folders: list[Path]) -> int:
+    import runtime
+
+    if options.pack:
+        for folder in folders:
+            runtime.pack(options.pack, folder)
+        return 0
+    if options.plan:
+        with runtime.opened(options.device, options.mesh) as device:
+            return _plan(options, folders, device)
+    return max(_run(options, folder) for folder in folders)
+
+
+def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
+    import planner  # type: ignore[import-not-found]
+
+    plans = [planner.plan(folder, device) for folder in folders]
+    if options.json:
+        text = json.dumps(plans if options.folders else plans[0], indent=1)
+        print(text) if str(options.json) == "-" else options.json.write_text(text)
+    if str(options.json) != "-":
+        for plan in plans:
+            print(planner.table(plan))
+    return 1 if any(plan["refusals"] for plan in plans) else 0
+
+
+def _run(options: argparse.Namespace, folder: Path) -> int:
+    import arrays  # type: ignore[import-not-found]
+    import replay  # type: ignore[import-not-found]
+    import runtime
+
+    export = runtime.Export(folder)
+    names = [spec["name"] for spec in export.manifest["inputs"]]
+    inputs = arrays.read_inputs(folder / "sample" / "input.npz" if options.check else options.input, names)
+    if not options.stream:
+        export.check_inputs(inputs)
+    if options.trace and runtime.on_mock():
+        raise mock_card.UseError("--trace needs a real card: a mock card has no queue of commands to record")
+    with runtime.opened(options.device, options.mesh, TRACE_BYTES if options.trace else 0) as device:
+        session = (replay.Traced if options.trace else replay.Session)(export, device)
+        outputs = session.stream(inputs) if options.stream else session.run(inputs)
+        timing = session.time(inputs, options.time) if options.time else None
+    if timing:
+        print(replay.report(timing))
+        if options.json:
+            options.json.write_text(json.dumps(timing, indent=1))
+    if options.output:
+        arrays.write_outputs(options.output, outputs, export.manifest.get("sample_rate_hz"))
+    if not options.check:
+        return 0
+    missed = arrays.compare(folder, export.manifest, outputs)
+    for part in export.manifest["outputs"]:
+        print(f"{part}: {missed.get(part, 'within the tolerance')}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

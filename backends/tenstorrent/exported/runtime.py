@@ -1,0 +1,234 @@
+"""What `model.py` calls beside ttnn: a device, host arrays to the card and back, weights, state, and the run itself.
+
+Beside `model.py` this is the only file that imports ttnn. It reads `program.json`, the manifest: inputs, outputs and
+states with shapes and types, constants with their files, and every step with the call that it is.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("LOGURU_LEVEL", "ERROR")  # or ttnn prints its configuration, and a warning at each capture
+os.environ.setdefault("TT_LOGGER_LEVEL", "OFF")  # what goes wrong is raised, too
+
+import numpy as np
+import ttnn
+
+DTYPES = {
+    "bf16": ttnn.bfloat16,
+    "fp32": ttnn.float32,
+    "bfp8_b": ttnn.bfloat8_b,
+    "bfp4_b": ttnn.bfloat4_b,
+    "uint32": ttnn.uint32,
+    "int32": ttnn.int32,
+}
+"""ttnn's types by the names that manifests have."""
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+LAYOUTS = {"tile": ttnn.TILE_LAYOUT, "row_major": ttnn.ROW_MAJOR_LAYOUT}
+L1_SMALL_BYTES = 65536  # convolutions keep the indices of their windows there
+
+_numbers = itertools.count()
+observe: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None
+"""Where set, every call of `upload` and `download` goes through it: name, function, arguments."""
+
+
+class RuntimeFailure(RuntimeError):  # noqa: N818 - it is what happened to a run, whoever made the error
+    """An export, an input or a device does not fit; the message says what held and what to do."""
+
+
+def on_mock() -> bool:
+    """Whether the card is one that `mock_card` made."""
+    return "TT_METAL_MOCK_CLUSTER_DESC_PATH" in os.environ
+
+
+@contextlib.contextmanager
+def opened(device: int = 0, mesh: tuple[int, int] | None = None, trace_region_bytes: int = 0) -> Iterator[Any]:
+    """Open a card, or a mesh of them with the same on each, and close it in the end."""
+    options = {"l1_small_size": L1_SMALL_BYTES, "trace_region_size": trace_region_bytes}
+    try:
+        if mesh is None:
+            handle = ttnn.open_device(device_id=device, **options)
+        else:
+            handle = ttnn.open_mesh_device(ttnn.MeshShape(*mesh), **options)
+    except RuntimeError as error:
+        raise RuntimeFailure(
+            f"no card could be opened: {reason(error)}\nIs one there (/dev/tenstorrent)? --plan needs none"
+        ) from error
+    try:
+        yield handle
+    finally:
+        (ttnn.close_device if mesh is None else ttnn.close_mesh_device)(handle)
+
+
+def reason(error: BaseException) -> str:
+    """What the library says, in its own words, without the trace of its calls: at most six lines."""
+    text = str(error).split("backtrace:")[0].strip()
+    where, _, info = text.partition("\ninfo:\n")
+    lines = [line.strip() for line in (info or where).splitlines() if line.strip()]
+    if info:
+        lines.append(f"({where.removeprefix('TT_FATAL @ ').removeprefix('TT_THROW @ ').removeprefix('/project/')})")
+    return "\n".join(lines[:6]) or type(error).__name__
+
+
+def upload(array: Any, dtype: Any, layout: Any, device: Any, memory_config: Any = None) -> Any:
+    """Make a host array a tensor on the card; `device=None` leaves it on the host.
+
+    Args:
+        array: numpy, or a torch tensor on the CPU, of at most four axes. NaN and infinities go as they are, but for
+            block formats, whose packing has neither.
+        dtype: One of ttnn's types, or a key of DTYPES.
+        layout: One of ttnn's layouts, or a key of LAYOUTS.
+        device: What `opened` gives.
+        memory_config: ttnn's; None is DRAM, interleaved.
+    """
+    return _observed("runtime.upload", _upload, array, dtype, layout, device, memory_config)
+
+
+def download(tensor: Any) -> np.ndarray[Any, Any]:
+    """Make a tensor of the card a host array: float32, or its own type for integers; of a mesh, the first card's."""
+    array: np.ndarray[Any, Any] = _observed("runtime.download", read_back, tensor)
+    return array
+
+
+def _observed(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments) if observe is None else observe(name, function, arguments, {})
+
+
+def _upload(array: Any, dtype: Any, layout: Any, device: Any, memory_config: Any = None) -> Any:
+    dtype = DTYPES[dtype] if isinstance(dtype, str) else dtype
+    layout = LAYOUTS[layout] if isinstance(layout, str) else layout
+    kind = {ttnn.uint32: np.uint32, ttnn.int32: np.int32}.get(dtype, np.float32)
+    values = np.ascontiguousarray(np.asarray(array), dtype=kind)
+    if device is None:
+        return ttnn.Tensor(values, dtype, layout=layout)
+    return ttnn.Tensor(values, dtype, device, layout, memory_config or ttnn.DRAM_MEMORY_CONFIG)
+
+
+def read_back(tensor: Any) -> np.ndarray[Any, Any]:
+    """Values of a tensor, of the card or the host, as the format holds them: float32, or its own type for integers."""
+    if ttnn.is_tensor_storage_on_device(tensor):
+        tensor = ttnn.get_device_tensors(tensor.cpu())[0]
+    if tensor.dtype not in (ttnn.float32, ttnn.uint32, ttnn.int32):
+        tensor = ttnn.to_dtype(tensor, ttnn.float32)  # on the host; exact
+    return np.asarray(tensor.to_numpy())
+
+
+def load_tensor(file: str | Path, device: Any = None, memory_config: Any = None) -> Any:
+    """Read a .tensorbin file, to the card where one is given."""
+    if not Path(file).is_file():
+        raise RuntimeFailure(f"{file} is missing; export again, or pack the weights (run.py --help)")
+    tensor = ttnn.load_tensor(str(file), device=device)
+    return tensor if device is None or memory_config is None else ttnn.to_memory_config(tensor, memory_config)
+
+
+def pack(arrays: Path, folder: Path) -> None:
+    """Write the constants of an export as .tensorbin files, by ttnn's own packer.
+
+    Args:
+        arrays: An .npz with a float32 array (uint32 or int32 for indices) by the name of each constant, in its shape.
+        folder: That of the export; its manifest says file, type and layout of each.
+
+    Raises:
+        RuntimeFailure: an array is missing or has another shape; all are named at once.
+    """
+    constants = read_manifest(folder)["constants"]
+    with np.load(arrays) as held:
+        values = dict(held)
+    shapes = {name: list(array.shape) for name, array in values.items()}
+    wrong = [
+        f"{name} must be of {constant['shape']}, got {shapes.get(name, 'none')}"
+        for name, constant in constants.items()
+        if shapes.get(name) != list(constant["shape"])
+    ]
+    if wrong:
+        raise RuntimeFailure(f"{arrays}: " + "; ".join(wrong))
+    for name, constant in constants.items():
+        file = folder / constant["file"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        ttnn.dump_tensor(str(file), _upload(values[name], constant["dtype"], constant["layout"], None))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """program.json of an export."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "program.json").read_text())
+    except FileNotFoundError as error:
+        raise RuntimeFailure(f"{folder} is no export: it has no program.json") from error
+    return manifest
+
+
+class Export:
+    """A folder that `precision-search export` wrote: its manifest, and its model once it is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.model = _module(folder / "model.py")
+
+    def load(self, device: Any) -> dict[str, Any]:
+        """Weights by name, on the card (those that ttnn prepares itself on the host)."""
+        weights: dict[str, Any] = self.model.load(device, self.folder)
+        return weights
+
+    def initial_state(self, device: Any) -> dict[str, Any]:
+        """State of a stream that begins: zeros, by name."""
+        return {
+            name: _upload(np.zeros(spec["shape"], np.float32), spec["dtype"], spec.get("layout", "tile"), device)
+            for name, spec in self.manifest["states"].items()
+        }
+
+    def check_inputs(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """The inputs that the program takes, in its types.
+
+        Raises:
+            RuntimeFailure: one is missing or has another shape; all are named at once.
+        """
+        wrong, taken = [], {}
+        for spec in self.manifest["inputs"]:
+            name, shape = spec["name"], tuple(spec["shape"])
+            if name not in inputs:
+                wrong.append(f"{name} {shape} is missing; there are {', '.join(inputs) or 'none'}")
+            elif inputs[name].shape != shape:
+                wrong.append(f"{name} must have shape {shape}, got {inputs[name].shape}")
+            else:
+                taken[name] = inputs[name].astype(spec["dtype"])
+        if wrong:
+            raise RuntimeFailure("the program was made for other inputs: " + "; ".join(wrong))
+        return taken
+
+    def run(
+        self, device: Any, weights: dict[str, Any], inputs: Mapping[str, np.ndarray[Any, Any]], state: dict[str, Any]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Compute the outputs by part; `state` is brought up to date in place."""
+        given = self.check_inputs(inputs)
+        with _beside(self.folder):
+            outputs = self.model.forward(device, weights, given, state)
+        return {part: np.asarray(value) for part, value in outputs.items()}
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """`import host` in a model means the host.py beside it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _module(file: Path) -> ModuleType:
+    sys.modules.setdefault("runtime", sys.modules[__name__])  # a model's `import runtime` is this one
+    sys.modules.pop("host", None)
+    spec = importlib.util.spec_from_file_location(f"model_{next(_numbers)}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise RuntimeFailure(f"{file} is missing; export again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
