@@ -7,13 +7,14 @@
 | slice.Tensor(x, axis, begin, end, step), select.int(x, axis, index) | narrow, chunk, split, unbind |
 | expand(x, shape) | expand_as, broadcast_to |
 | to.dtype(x, dtype) | every change of type |
+| cat(parts, axis) of slices | slice_scatter, select_scatter |
 
 Shapes, axes and positions in these are whole numbers of at least 0. Operations that change nothing (clone, dropout in
 eval mode, + 0, * 1) are left out.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,13 +35,14 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
 def name_of(node: Node) -> str:
     """Name of an operation of aten, "" for anything else."""
     target = node.target
-    aten_operation = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
-    return target.overloadpacket.__name__ if aten_operation else ""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return ""
+    return str(target.overloadpacket.__name__)
 
 
 def is_idle_dropout(node: Node) -> bool:
     """Whether a node is a dropout that drops nothing."""
-    return name_of(node) in _DROPOUTS and (node.args[2] is False or node.args[1] == 0)
+    return name_of(node) in _DROPOUTS and bool(node.args[2] is False or node.args[1] == 0)
 
 
 def rewrite(graph: Graph, node: Node) -> None:
@@ -70,6 +72,10 @@ def rewrite(graph: Graph, node: Node) -> None:
         _replace(graph, node, aten.expand.default, (source, list(value.shape)))
     elif name in _CASTS:
         _replace(graph, node, aten.to.dtype, (source, value.dtype))
+    elif name == "copy":
+        _copy(graph, node, value)
+    elif name in ("slice_scatter", "select_scatter"):
+        _replace(graph, node, *_scattered(graph, node, name, source, value))
     elif name in ("slice", "narrow"):
         _replace(graph, node, *_span(node, name, before, value))
     elif name == "select":
@@ -79,17 +85,22 @@ def rewrite(graph: Graph, node: Node) -> None:
 
 
 def _replace(graph: Graph, node: Node, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    with graph.inserting_before(node):
-        new = graph.call_function(target, args)
-    new.meta = dict(node.meta)
+    new = _insert(graph, node, target, args, node.meta["val"])
     node.replace_all_uses_with(new)
     graph.erase_node(node)
+
+
+def _insert(graph: Graph, before: Node, target: Callable[..., Any], args: tuple[Any, ...], value: Any) -> Node:
+    with graph.inserting_before(before):
+        new = graph.call_function(target, args)
+    new.meta = {**before.meta, "val": value}
+    return new
 
 
 def _changes_nothing(node: Node, name: str) -> bool:
     """Whether an operation whose result is of its first operand's shape and type gives that operand's numbers."""
     if name in _RESHAPES + _EXPANDS + _CASTS + ("slice", "narrow"):
-        return name != "slice" or len(node.args) < 5 or node.args[4] == 1
+        return name != "slice" or len(node.args) < 5 or bool(node.args[4] == 1)
     if name in _PERMUTES:
         return _order(node, node.meta["val"].ndim) == list(range(node.meta["val"].ndim))
     if name in ("cat", "stack") or node.kwargs or len(node.args) < 2 or isinstance(node.args[1], Node):
@@ -118,11 +129,52 @@ def _part(split: Node, index: int) -> tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def _span(node: Node, name: str, before: Tensor, value: Tensor) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    given = [*node.args[1:], None, None, None, None]
-    axis = int(given[0] or 0) % before.ndim  # type: ignore[arg-type]
-    size = before.shape[axis]
-    begin = int(given[1] or 0)  # type: ignore[arg-type]
-    begin = min(max(begin + size if begin < 0 else begin, 0), size)
-    step = int(given[3] or 1) if name == "slice" else 1  # type: ignore[arg-type]
-    end = min(begin + (value.shape[axis] - 1) * step + 1, size) if value.shape[axis] else begin
+    axis, begin, step = _first(node.args[1:], name, before)
+    length = value.shape[axis]
+    end = min(begin + (length - 1) * step + 1, before.shape[axis]) if length else begin
     return aten.slice.Tensor, (node.args[0], axis, begin, end, step)
+
+
+def _first(arguments: Sequence[Any], name: str, whole: Tensor) -> tuple[int, int, int]:
+    """Axis, first position and step of a slice by what follows its operands."""
+    axis, begin, _, step = [*arguments, None, None, None, None][:4]
+    axis = int(axis or 0) % whole.ndim
+    size = whole.shape[axis]
+    begin = int(begin or 0)
+    return axis, min(max(begin + size if begin < 0 else begin, 0), size), int(step or 1) if name != "narrow" else 1
+
+
+def _copy(graph: Graph, node: Node, value: Tensor) -> None:
+    """Write what is copied over a whole tensor as the tensor."""
+    new = node.args[1]
+    assert isinstance(new, Node)
+    if new.meta["val"].dtype != value.dtype:
+        new = _insert(graph, node, aten.to.dtype, (new, value.dtype), new.meta["val"].to(value.dtype))
+    if new.meta["val"].shape != value.shape:
+        new = _insert(graph, node, aten.expand.default, (new, list(value.shape)), value)
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _scattered(
+    graph: Graph, node: Node, name: str, into: Node, value: Tensor
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A tensor with a stretch of it replaced, as what is before, the new, what is after."""
+    new = node.args[1]
+    assert isinstance(new, Node)
+    if name == "select_scatter":
+        axis, begin, step = int(node.args[2]) % value.ndim, int(node.args[3]), 1  # type: ignore[arg-type]
+        begin %= value.shape[axis]
+        shape = [*value.shape[:axis], 1, *value.shape[axis + 1 :]]
+        new = _insert(graph, node, aten.reshape.default, (new, shape), new.meta["val"].reshape(shape))
+    else:
+        axis, begin, step = _first(node.args[2:], name, value)
+    if step != 1:
+        return node.target, node.args  # type: ignore[return-value]
+    parts = []
+    for first, last in ((0, begin), (begin + new.meta["val"].shape[axis], value.shape[axis])):
+        if first < last:
+            kept = value.narrow(axis, first, last - first)
+            parts.append(_insert(graph, node, aten.slice.Tensor, (into, axis, first, last, 1), kept))
+    parts.insert(0 if begin == 0 else 1, new)
+    return aten.cat.default, (parts, axis)

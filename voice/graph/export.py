@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from voice.graph.cleaning import clean, is_site, path_of, set_values
 from voice.graph.site_graph import SiteGraph
@@ -96,38 +96,40 @@ def _build(
     tensors = [*examples.values(), *states.values()]
     traced = trace(module, sites_of, run, tensors, what)
     graph, constants = _flat(traced.program, [*examples, *states], what)
-    graph, constants = clean(graph, constants, traced.noise, what)
+    with torch.no_grad():
+        graph, constants = clean(graph, constants, traced.noise, what)
     parts = names() + _keep_dead_ends(graph, len(names()))
-    prefix = next((path for path, child in module.named_modules() if child is sites_of), "")
+    root = next((f"{path}." for path, child in module.named_modules() if path and child is sites_of), "")
     for node in graph.nodes:
-        node.meta = {"path": path_of(node).removeprefix(prefix).removeprefix(".")}
-    built = GraphModule(constants, graph, "SiteGraph")  # type: ignore[arg-type]
+        node.meta = {"path": f"{path_of(node)}.".removeprefix(root).removesuffix(".")}
+    built = GraphModule(constants, graph, "SiteGraph")
     set_values(built, tensors)
     return SiteGraph(built, tuple(examples), parts, tuple(states), dict(examples), dict(fixed))
 
 
 def _flat(program: ExportedProgram, names: Sequence[str], what: str) -> tuple[Graph, dict[str, Any]]:
     """The graph with parameters as get_attr, and placeholders of the names given; and the constants."""
-    graph = Graph()
-    graph.graph_copy(program.graph, mapping := {})
+    graph, mapping = Graph(), dict[Node, Node]()
+    graph.graph_copy(program.graph, mapping)
     signature = program.graph_signature
-    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    called = dict(zip(signature.user_inputs, names, strict=True))
+    written = [str(name).removeprefix(f"{ROOT}.") for name in signature.buffers_to_mutate.values()]
+    written += [called[name] for name in signature.user_inputs_to_mutate.values()]
     if written:
-        names_written = ", ".join(str(name).removeprefix(f"{ROOT}.") for name in written)
         raise GraphError(
-            f"{what} writes to {names_written} in place; a graph has no such effects: give the new value as a result"
+            f"{what} writes to {', '.join(written)} in place, and a graph has no such effects:"
+            " give the new value as a result"
         )
     held = {**program.state_dict, **program.constants}
     constants: dict[str, Any] = {}
     specs = {spec.arg.name: spec for spec in signature.input_specs}
-    free = iter(names)
     for node in list(program.graph.nodes):
         if node.op != "placeholder":
             continue
         spec, copy = specs[node.name], mapping[node]
         if spec.kind == InputKind.USER_INPUT:
-            copy.target = next(free)
-            copy._rename(copy.target)
+            copy.target = called[node.name]
+            copy._rename(called[node.name])
             continue
         name = str(spec.target).removeprefix(f"{ROOT}.")
         constants[name] = held[spec.target]
@@ -160,13 +162,17 @@ def _keep_dead_ends(graph: Graph, count: int) -> tuple[str, ...]:
 def _input_names(voice: Voice, clip: Clip) -> list[str]:
     """Names of the clip's inputs: those that the module's forward gives them, where it gets them as they are."""
     names = [f"input_{index}" for index in range(len(clip.inputs))]
-    parameters = list(inspect.signature(voice.module.forward).parameters)
+    parameters = [
+        parameter.name
+        for parameter in inspect.signature(voice.module.forward).parameters.values()
+        if parameter.kind != parameter.VAR_POSITIONAL
+    ]
 
     def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
         for parameter, value in zip(parameters, args, strict=False):
-            for index, tensor in enumerate(clip.inputs):
-                if value is tensor:
-                    names[index] = parameter
+            same = [index for index, tensor in enumerate(clip.inputs) if value is tensor]
+            if parameter not in names and len(same) == 1:
+                names[same[0]] = parameter
 
     hook = voice.module.register_forward_pre_hook(note)
     try:

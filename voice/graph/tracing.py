@@ -1,9 +1,9 @@
 """Tracing: a run of a model as torch.export sees it, every site one node, with sizes and noise of a real run."""
 
+import contextlib
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,9 @@ def options_of(op: Op, arguments: Sequence[Any]) -> ConvOptions | None:
 
 def _as_operation(call: SiteCall) -> Tensor:
     options = call.options or ConvOptions((), (), ())
-    result: Tensor = torch.ops.precision_search.site(
-        call.site,
-        call.op,
-        call.x,
-        call.weight,
-        call.bias,
-        options.stride,
-        options.padding,
-        options.dilation,
-        options.groups,
-        options.output_padding,
-        call.is_product,
-    )
+    operands = (call.site, call.op, call.x, call.weight, call.bias)
+    geometry = (options.stride, options.padding, options.dilation, options.groups, options.output_padding)
+    result: Tensor = torch.ops.precision_search.site(*operands, *geometry, call.is_product)
     return result
 
 
@@ -218,7 +208,7 @@ def _writes(target: Any) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turn what torch.export raises into a GraphError of a few lines."""
     try:
@@ -236,16 +226,10 @@ def _explained(what: str) -> Iterator[None]:
 
 def _place(error: Exception) -> str:
     """Line of the model's code at which an error came up."""
-    ours = {Path(__file__).name, "intercept.py", "spellings.py", "site_call.py"}
-    torch_folder = str(Path(torch.__file__).parent)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(torch_folder)
-        and not (Path(frame.filename).parent == Path(__file__).parent and Path(frame.filename).name in ours)
-        and not frame.filename.endswith(("contextlib.py", "_ops.py"))
-    ]
-    if not frames:
-        return "a place unknown"
-    frame = frames[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}"
+    voice = Path(__file__).parent.parent
+    ours = {Path(__file__), *(voice / name for name in ("intercept.py", "spellings.py", "site_call.py"))}
+    theirs = (str(Path(torch.__file__).parent), contextlib.__file__)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(theirs) and Path(frame.filename) not in ours:
+            return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}"
+    return "a place unknown"
