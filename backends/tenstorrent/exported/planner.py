@@ -31,8 +31,8 @@ def plan(folder: Path, device: Any) -> dict[str, Any]:
         device: An open card, mock or real.
 
     Returns:
-        `card`, `grid`, `l1_bytes_per_core`, `weights_dram_bytes`, `steps` (each as `Planner.call` makes it) and
-        `refusals`: indices of steps that the library refused.
+        `card`, `grid`, `l1_bytes_per_core`, `weights_dram_bytes`
+        and `steps`, each as `Planner.call` makes it.
 
     Raises:
         SequenceError: model.py and program.json do not tell the same program.
@@ -63,7 +63,6 @@ def plan(folder: Path, device: Any) -> dict[str, Any]:
         "l1_bytes_per_core": ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES,
         "weights_dram_bytes": held,
         "steps": planner.entries,
-        "refusals": [entry["index"] for entry in planner.entries if entry["refused"]],
     }
 
 
@@ -194,41 +193,3 @@ class Planner:
         new = [path for number, path in listed.items() if number not in self._kernels]
         self._kernels = set(listed)
         return new
-
-
-def table(plan: dict[str, Any]) -> str:
-    """A plan as text: a row an operation, the totals, and every refusal with its reason."""
-    rows = [("step", "call", "site", "operands", "result", "fidelity", "sums", "K tiles", "L1 a core", "DRAM")]
-    rows += [_row(entry) for entry in plan["steps"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    peak = max((entry["l1_bytes_per_core"] for entry in plan["steps"]), default=0)
-    dram = max((entry["dram_bytes"] for entry in plan["steps"]), default=0)
-    lines.append(
-        f"{plan['card']}: {len(plan['steps'])} steps on {plan['grid'][0]} x {plan['grid'][1]} cores; L1 of a core at "
-        f"most {peak:,} of {plan['l1_bytes_per_core']:,} bytes; DRAM at most {dram:,} bytes, weights "
-        f"{plan['weights_dram_bytes']:,}; {len(plan['refusals'])} refused"
-    )
-    for entry in plan["steps"]:
-        if entry["refused"]:
-            reason = entry["refused"].replace("\n", "\n    ")
-            lines.append(
-                f"refused: step {entry['index']}, {entry['call']} ({entry['site'] or entry['source']})\n    {reason}"
-            )
-    return "\n".join(lines)
-
-
-def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    compute, output = entry["compute"], entry["output"]
-    return (
-        str(entry["index"]),
-        entry["call"],
-        entry["site"] or "",
-        " x ".join(entry["operands"] or [held["dtype"] for held in entry["inputs"]]),
-        "refused" if entry["refused"] else output["dtype"] if output else "",
-        compute["fidelity"] if compute else "",
-        ("fp32" if compute["fp32_accumulation"] else "bf16") if compute else "",
-        "" if entry["k_block_tiles"] is None else f"{entry['k_block_tiles']} x {entry['k_blocks'] or '?'}",
-        f"{entry['l1_bytes_per_core']:,}",
-        f"{entry['dram_bytes']:,}",
-    )

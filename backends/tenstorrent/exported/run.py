@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="ttnn-logs-") as logs:
         os.environ["TT_METAL_LOGS_PATH"] = logs  # or ttnn leaves a folder `generated` wherever it is started
         try:
-            if options.pack or (options.plan and not options.on_card):
+            # ttnn wants a card to pack tensors for, too; the real one will do.
+            if (options.plan and not options.on_card) or (options.pack and not mock_card.REAL_CARDS.exists()):
                 os.environ.update(_mock(options, folders[0]))
             import runtime  # type: ignore[import-not-found]  # only now: ttnn reads the environment as it is imported
         except mock_card.UseError as error:
@@ -118,6 +119,7 @@ def _do(options: argparse.Namespace, folders: list[Path]) -> int:
 
 
 def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
+    import listing  # type: ignore[import-not-found]
     import planner  # type: ignore[import-not-found]
 
     plans = [planner.plan(folder, device) for folder in folders]
@@ -126,8 +128,8 @@ def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
         print(text) if str(options.json) == "-" else options.json.write_text(text)
     if str(options.json) != "-":
         for plan in plans:
-            print(planner.table(plan))
-    return 1 if any(plan["refusals"] for plan in plans) else 0
+            print(listing.table(plan))
+    return 1 if any(step["refused"] for plan in plans for step in plan["steps"]) else 0
 
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
