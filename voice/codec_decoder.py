@@ -84,34 +84,38 @@ class CodecDecoder(nn.Module):
             for before, after, rate in zip(config.channels, config.channels[1:], config.rates, strict=False)
         )
         self.last = nn.Conv1d(config.channels[-1], 1, config.kernel)
-        offsets = torch.arange(config.codebooks)[:, None] * (config.codes + 1)
+        offsets = torch.arange(config.codebooks) * (config.codes + 1)
         self.register_buffer("offsets", offsets, persistent=False)
 
-    def forward(self, codes: Tensor, past: Past) -> Tensor:
-        """Map codes [codebooks, rows] in the delay pattern to sound [rows * frame_samples] in -1..1.
+    def indices(self, codes: Tensor) -> Tensor:
+        """Places [rows, codebooks] of codes [codebooks, rows] in a table of all codebooks."""
+        return (codes + self.offsets[:, None]).T
+
+    def forward(self, indices: Tensor, past: Past) -> Tensor:
+        """Map rows of the delay pattern, `indices` [rows, codebooks], to sound [rows * frame_samples] in -1..1.
 
         A row says the frame that it completes, codebooks - 1 rows back; where something was kept there is one row.
         """
-        x = self.latents(codes, past).T[None]
+        x = self.latents(indices, past).T[None]
         x = self.first(past.joined(x, self.config.kernel - 1))
         for stage in self.stages:
             x = stage(x, past)
         x = self.last(past.joined(F.elu(x), self.config.kernel - 1))
         return torch.tanh(x)[0, 0]
 
-    def latents(self, codes: Tensor, past: Past) -> Tensor:
+    def latents(self, indices: Tensor, past: Past) -> Tensor:
         """Sum the entries of the frame that each row completes: [rows, latent]."""
-        rows, delay = codes.shape[1], self.config.codebooks - 1
-        entries = self.entries((codes + self.offsets).flatten()).unflatten(0, codes.shape)
+        rows, delay = indices.shape[0], self.config.codebooks - 1
+        entries: Tensor = self.entries(indices)
         waiting = past.take()
         if waiting is not None:
             # Frames under way, the youngest first: each gets the entry of its next codebook and moves up.
-            sums = F.pad(waiting, (0, 0, 1, 0)) + entries[:, 0]
+            sums = F.pad(waiting, (0, 0, 1, 0)) + entries[0]
             past.new.append(sums[:delay])
             return sums[delay:]
-        total = F.pad(entries[0], (0, 0, delay, 0))[:rows]
+        total = F.pad(entries[:, 0], (0, 0, delay, 0))[:rows]
         for book in range(1, delay + 1):
-            total = total + F.pad(entries[book], (0, 0, delay - book, 0))[:rows]
+            total = total + F.pad(entries[:, book], (0, 0, delay - book, 0))[:rows]
         return total
 
     def states(self) -> Mapping[str, tuple[int, ...]]:
@@ -120,7 +124,7 @@ class CodecDecoder(nn.Module):
         shapes = {"entries": (config.codebooks - 1, config.latent), "first": (1, config.latent, config.kernel - 1)}
         reach = (config.block_kernel - 1) * config.block_dilation
         for index, (before, after) in enumerate(itertools.pairwise(config.channels)):
-            shapes[f"stages.{index}.up"] = (1, before, 1)
-            shapes[f"stages.{index}.unit"] = (1, after, reach)
+            shapes[f"stages_{index}_up"] = (1, before, 1)
+            shapes[f"stages_{index}_unit"] = (1, after, reach)
         shapes["last"] = (1, config.channels[-1], config.kernel - 1)
         return shapes

@@ -35,7 +35,6 @@ class SpeechDecoder(nn.Module):
     A table has one entry more than there are tokens, the last, which stands for none.
     """
 
-    offsets: Tensor
     nothing: Tensor
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -50,7 +49,6 @@ class SpeechDecoder(nn.Module):
         self.text_head = nn.Linear(config.width, config.text, bias=False)
         self.audio_heads = nn.ModuleList(nn.Linear(config.width, codes, bias=False) for _ in range(books))
         self.codec = CodecDecoder(config.codec)
-        self.register_buffer("offsets", torch.arange(books) * (codes + 1), persistent=False)
         self.register_buffer("nothing", torch.tensor([config.text, *[codes] * books]), persistent=False)
 
     def forward(self, prompt: Tensor, rows: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -72,17 +70,22 @@ class SpeechDecoder(nn.Module):
         length = tokens.shape[1] - 1
         if length > self.config.max_rows:
             raise ValueError(f"{length} rows of prompt and speech, at most {self.config.max_rows} have a place")
-        hidden, _ = self.read(tokens[:, :length], self.positions.first(length))
+        indices = self.codec.indices(tokens[1:])
+        hidden, _ = self.read(tokens[0, :length], indices[:length], self.positions.first(length))
         # The codec goes over the prompt too, as it does in a stream.
-        sound = self.codec(tokens[1:], Past())
+        sound = self.codec(indices, Past())
         begin = 1 + prompt.shape[1]
         logits = self.logits(hidden[begin - 1 :])
         return sound[(begin + self.config.delay) * self.config.codec.frame_samples :], logits
 
-    def read(self, tokens: Tensor, places: Places, caches: list[Cache] | None = None) -> tuple[Tensor, list[Cache]]:
-        """Hidden state [rows, width] after rows of tokens [1 + codebooks, rows], and each layer's keys and values."""
-        entries = self.codes((tokens[1:] + self.offsets[:, None]).T.flatten())
-        x = self.text(tokens[0]) + entries.unflatten(0, (tokens.shape[1], -1)).sum(dim=1)
+    def read(
+        self, text: Tensor, indices: Tensor, places: Places, caches: list[Cache] | None = None
+    ) -> tuple[Tensor, list[Cache]]:
+        """Hidden state [rows, width] after text tokens [rows] and codes, with each layer's keys and values.
+
+        `indices` [rows, codebooks] are places in the table of all codebooks. With caches there is one row.
+        """
+        x = self.text(text) + self.codes(indices).sum(dim=1)
         fresh = []
         for index, layer in enumerate(self.layers):
             x, cache_ = layer(x, places, None if caches is None else caches[index])
@@ -123,7 +126,8 @@ class SpeechDecoder(nn.Module):
         position = 0
         while position < last:
             place = self.positions.at(torch.tensor([position]))
-            hidden, caches = self.read(tokens[:, position : position + 1], place, caches)
+            row = tokens[:, position : position + 1]
+            hidden, caches = self.read(row[0], self.codec.indices(row[1:]), place, caches)
             position += 1
             if position > asked:
                 row = torch.stack([values[0].argmax() for values in self.logits(hidden).values()])
@@ -198,4 +202,4 @@ def _initialise(module: SpeechDecoder) -> None:
         module.codec.last.weight *= 0.1  # speech lies well below full scale
         books, codes = module.config.codec.codebooks, module.config.codec.codes
         module.codes.weight *= books**-0.5
-        module.codec.entries.weight.unflatten(0, (books, codes + 1))[:, codes] = 0.0
+        module.codec.entries.weight.view(books, codes + 1, -1)[:, codes] = 0.0

@@ -36,11 +36,11 @@ class Step(nn.Module):
         """
         decoder = self.decoder
         layers = len(decoder.layers)
-        tokens = torch.cat([text, codes])[:, None]
+        indices = (codes + decoder.codec.offsets)[None]
         caches = [Cache(states[2 * layer], states[2 * layer + 1]) for layer in range(layers)]
-        hidden, caches = decoder.read(tokens, decoder.positions.at(position), caches)
+        hidden, caches = decoder.read(text, indices, decoder.positions.at(position), caches)
         past = Past(states[2 * layers :])
-        sound = decoder.codec(tokens[1:], past)
+        sound = decoder.codec(indices, past)
         kept = [tensor for cache_ in caches for tensor in cache_]
         return (sound, *decoder.logits(hidden).values(), *kept, *past.new)
 
@@ -53,6 +53,8 @@ class Step(nn.Module):
         """States before the first step, all zero, by name, in the order in which they are taken and given."""
         config = self.decoder.config
         cache_ = (config.kv_heads, config.max_rows, config.head_size)
-        shapes = {f"layers.{i}.{kind}": cache_ for i in range(config.layers) for kind in ("keys", "values")}
-        shapes.update({f"codec.{name}": shape for name, shape in self.decoder.codec.states().items()})
+        shapes: dict[str, tuple[int, ...]] = {
+            f"layers_{i}_{kind}": cache_ for i in range(config.layers) for kind in ("keys", "values")
+        }
+        shapes.update({f"codec_{name}": shape for name, shape in self.decoder.codec.states().items()})
         return {name: torch.zeros(shape) for name, shape in shapes.items()}

@@ -12,6 +12,7 @@ from voice.decoder import LONGEST_ROWS, PROMPT_ROWS, DecoderVoice, SpeechDecoder
 from voice.decoder_config import SEVEN_B, SMALL, CodecConfig
 from voice.decoder_step import Step
 from voice.family import COMPARISONS
+from voice.graph import graph_of, site_nodes
 from voice.model import Clip
 from voice.noise import paired_noise
 from voice.sites import discover
@@ -101,7 +102,26 @@ def test_a_step_keeps_shapes_and_names(voice):
     assert sizes == {f"audio.{book}": (1, config.codec.codes) for book in range(8)}
     for old, new in zip(states.values(), made[len(step.parts) :], strict=True):
         assert old.shape == new.shape
-    assert states["layers.3.values"].shape == (2, config.max_rows, 64)
+    assert states["layers_3_values"].shape == (2, config.max_rows, 64)
+
+
+def test_a_step_is_a_graph_whose_sites_have_the_names_of_the_whole(tiny):
+    step, (clip,) = Step(tiny.module), tiny.clips(1)
+    graph = graph_of(step, step.examples(), step.states(), parts=step.parts, sites_of=tiny.module)
+    assert graph.inputs == ("text", "codes", "position")
+    assert graph.parts == step.parts
+    assert graph.states == tuple(step.states())
+    found = {site.name for site in discover(tiny.module, lambda: tiny.render(clip), clip.seconds).sites}
+    assert {node.site for node in site_nodes(graph)} == found
+    tokens = torch.cat([tiny.module.none(), *clip.inputs], dim=1)
+    states = own = tuple(step.states().values())
+    for position, row in enumerate(tokens.T[:5]):
+        inputs = {"text": row[:1], "codes": row[1:], "position": torch.tensor([position])}
+        made = graph.run(inputs, states=dict(zip(graph.states, states, strict=True)))
+        expected = step(*inputs.values(), *own)
+        for part, wanted in zip(made, expected, strict=True):
+            torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
+        states, own = made[len(step.parts) :], expected[len(step.parts) :]
 
 
 def test_the_cache_holds_a_key_where_it_was_written(tiny):
@@ -109,7 +129,7 @@ def test_the_cache_holds_a_key_where_it_was_written(tiny):
     row, states = tiny.module.nothing, step.states()
     made = step(row[:1], row[1:], torch.tensor([7]), *states.values())
     new = dict(zip(states, made[len(step.parts) :], strict=True))
-    for name in ("layers.0.keys", "layers.1.values"):
+    for name in ("layers_0_keys", "layers_1_values"):
         written = new[name].abs().sum(dim=(0, 2)) > 0
         assert written.nonzero().flatten().tolist() == [7]
 
@@ -137,7 +157,7 @@ def test_a_row_completes_the_frame_whose_codes_came_one_row_after_another(tiny):
         rows[book, book : book + 5] = frames[book]
     table = codec.entries.weight.unflatten(0, (books, TINY.codec.codes + 1))
     expected = torch.stack([sum(table[book, frames[book, f]] for book in range(books)) for f in range(5)])
-    torch.testing.assert_close(codec.latents(rows, Past())[books - 1 :], expected)
+    torch.testing.assert_close(codec.latents(codec.indices(rows), Past())[books - 1 :], expected)
     assert not codec.entries.weight.unflatten(0, (books, -1))[:, -1].any(), "no code says nothing"
 
 
@@ -146,10 +166,10 @@ def test_the_codec_has_no_hearing_of_what_comes_after():
     with paired_noise(0):
         codec = CodecDecoder(config).requires_grad_(False)
     codes = torch.randint(0, 10, (3, 6), generator=torch.Generator().manual_seed(2))
-    whole = codec(codes, Past())
+    whole = codec(codec.indices(codes), Past())
     assert whole.shape == (6 * 1280,)
     for rows in (1, 4):
-        torch.testing.assert_close(codec(codes[:, :rows], Past()), whole[: rows * 1280], rtol=0, atol=1e-6)
+        torch.testing.assert_close(codec(codec.indices(codes)[:rows], Past()), whole[: rows * 1280], rtol=0, atol=1e-6)
 
 
 def test_grouped_heads_are_heads_whose_keys_are_repeated():
