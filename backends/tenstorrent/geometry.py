@@ -4,11 +4,11 @@ Only the blocks of K change a bit of the result; the rest is room and speed.
 Sources: the refusals and program factories of ttnn 0.81.1, asked on mock cards (tests/backends/tenstorrent).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backends.tenstorrent.cards import Card
-from backends.tenstorrent.shards import TILE, padded_channels, shard_channels
+from backends.tenstorrent.shards import TILE
 
 TILE_BYTES = {"fp32": 4096, "bf16": 2048, "bfp8_b": 1088, "bfp4_b": 576}
 """Of a tile of 32 x 32."""
@@ -36,17 +36,8 @@ class Blocks:
     out_block_w: int
     per_core_m: int
     per_core_n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Shards:
-    """How a convolution lies on the cores."""
-
-    layout: Literal["height", "block"]
-    grid: tuple[int, int] | None
-    """Columns, each with a shard of the channels, and rows; None: as many cores as ttnn likes."""
-    channels: int
-    """Of a shard; all of them where the layout is height."""
+    fuse_batch: bool = True
+    """Whether the rows of a batch lie behind each other as one product's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,51 +89,63 @@ def linear_blocks(product: Product, card: Card, in0_block_w: int | None = None) 
         kind, per_core_m, per_core_n = "rows", -(-m // (columns * rows)), n
     else:
         kind, per_core_m, per_core_n = "columns", m, -(-n // (columns * rows))
-    return _fitted(product, card, width, kind, per_core_m, per_core_n, _divisors(per_core_n))
+    return _fitted(product, card, width, kind, per_core_m, per_core_n)
 
 
 def batched_blocks(product: Product, card: Card, in0_block_w: int | None = None) -> Blocks:
-    """Blocks of a batch of products, each with a right operand of its own; errors as in `linear_blocks`."""
+    """Blocks of a batch of products, each with a right operand of its own; errors as in `linear_blocks`.
+
+    Cores share out the products and their rows; where all columns of one are more than L1 holds, they share out each
+    product in turn.
+    """
     width = _width(product, in0_block_w)
-    return _fitted(product, card, width, "batched", 1, tiles(product.n), [tiles(product.n)])
+    m, n = tiles(product.m), tiles(product.n)
+    if product_bytes(product, width, 1, n, twice=True) <= budget(card):
+        sub_h, sub_w = _subblock(1, n, product)
+        return Blocks("batched", card.grid, width, sub_h, sub_w, 1, n, 1, n)
+    cores = card.grid[0] * card.grid[1]
+    if m >= n:
+        blocks = _fitted(product, card, width, "rows", -(-m // cores), n, twice=True)
+    else:
+        blocks = _fitted(product, card, width, "columns", m, -(-n // cores), twice=True)
+    return replace(blocks, fuse_batch=False)
 
 
 def _fitted(
     product: Product,
     card: Card,
     width: int,
-    kind: Literal["rows", "columns", "grid", "batched"],
+    kind: Literal["rows", "columns", "grid"],
     per_core_m: int,
     per_core_n: int,
-    widths: list[int],
+    *,
+    twice: bool = False,
 ) -> Blocks:
     """The largest blocks of the result that L1 holds."""
     sizes = sorted(
-        ((height, breadth) for height in _divisors(per_core_m) for breadth in widths),
+        ((height, breadth) for height in divisors(per_core_m) for breadth in divisors(per_core_n)),
         key=lambda size: (size[0] * size[1], size[1]),
     )
     for height, breadth in reversed(sizes):
-        if product_bytes(product, width, height, breadth) <= budget(card):
+        if product_bytes(product, width, height, breadth, twice=twice) <= budget(card):
             sub_h, sub_w = _subblock(height, breadth, product)
             return Blocks(kind, card.grid, width, sub_h, sub_w, height, breadth, per_core_m, per_core_n)
-    height, breadth = sizes[0]
-    needed = product_bytes(product, width, height, breadth)
-    fits = largest_width(product, card, breadth)
+    needed, fits = product_bytes(product, width, 1, 1, twice=twice), largest_width(product, card, twice=twice)
     raise GeometryError(
         f"L1: {width} tiles of K in a block take {needed:,} bytes of a core's {budget(card):,};"
         + (f" use in0_block_w {fits}" if fits else " no in0_block_w fits")
     )
 
 
-def largest_width(product: Product, card: Card, breadth: int = 1) -> int | None:
-    """The most tiles of K in a block that L1 holds, blocks of the result being 1 x `breadth` tiles; None: not one."""
-    for width in reversed(_divisors(tiles(product.k))):
-        if product_bytes(product, width, 1, breadth) <= budget(card):
+def largest_width(product: Product, card: Card, *, twice: bool = False) -> int | None:
+    """The most tiles of K in a block that L1 holds, blocks of the result being one tile; None: not one."""
+    for width in reversed(divisors(tiles(product.k))):
+        if product_bytes(product, width, 1, 1, twice=twice) <= budget(card):
             return width
     return None
 
 
-def product_bytes(product: Product, width: int, height: int, breadth: int) -> int:
+def product_bytes(product: Product, width: int, height: int, breadth: int, *, twice: bool = False) -> int:
     """L1 of a core that the buffers of a matrix product take.
 
     Args:
@@ -150,10 +153,11 @@ def product_bytes(product: Product, width: int, height: int, breadth: int) -> in
         width: tiles of K in a block.
         height: tiles of the result's block, down.
         breadth: across.
+        twice: whether operands have room twice though K has one block, as in a batch that is not fused.
     """
     spilled = tiles(product.k) > width
-    twice = 2 if spilled else 1  # the next block is fetched while this one is used
-    operands = width * (height * TILE_BYTES[product.left] + breadth * TILE_BYTES[product.right]) * twice
+    operands = width * (height * TILE_BYTES[product.left] + breadth * TILE_BYTES[product.right])
+    operands *= 2 if spilled or twice else 1  # the next block is fetched while this one is used
     result = height * breadth * TILE_BYTES[product.result]
     partials = TILE_BYTES["fp32"] if product.fp32_accumulation else TILE_BYTES[_partials(product, spilled)]
     held = partials != TILE_BYTES[product.result]
@@ -178,45 +182,10 @@ def _subblock(height: int, breadth: int, product: Product) -> tuple[int, int]:
     """What Dst holds at a time: whole rows of a block, or part of one row."""
     room = (4 if product.fp32_accumulation else 8) * (2 if product.full_sync else 1)
     if breadth <= room:
-        return max(rows for rows in _divisors(height) if rows * breadth <= room), breadth
-    return 1, max(part for part in _divisors(breadth) if part <= room)
+        return max(rows for rows in divisors(height) if rows * breadth <= room), breadth
+    return 1, max(part for part in divisors(breadth) if part <= room)
 
 
-def _divisors(number: int) -> list[int]:
+def divisors(number: int) -> list[int]:
     """In rising order."""
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
-def convolution_shards(taps: int, channels: int, length: int, card: Card, in0_block_w: int | None = None) -> Shards:
-    """How a convolution lies on the cores so that its blocks of K are those that a policy wants.
-
-    Args:
-        taps: of its kernel.
-        channels: of its input, in a group.
-        length: positions of its result.
-        card: whose grid is to do.
-        in0_block_w: tiles of K in a block; None: all of K in one.
-
-    Raises:
-        GeometryError: the card has fewer columns than there would be shards, or the shards are not alike.
-    """
-    if in0_block_w is None:
-        return Shards("height", None, channels)
-    shard = shard_channels(taps, channels, in0_block_w)
-    if not shard:
-        raise GeometryError(f"in0_block_w {in0_block_w} holds no 8 channels of all {taps} taps")
-    columns, rows = card.grid
-    needed = -(-channels // shard)
-    if needed > columns:
-        least = -(-padded_channels(-(-channels // columns)) * taps // TILE)
-        raise GeometryError(
-            f"in0_block_w {in0_block_w} gives {needed} shards of {shard} channels, and {card.name} has {columns}"
-            f" columns of cores; use {least} or more"
-        )
-    if padded_channels(-(-channels // needed)) != shard:
-        even = padded_channels(-(-channels // needed))
-        raise GeometryError(
-            f"in0_block_w {in0_block_w} gives shards of {shard} channels, of which {channels} are no whole number;"
-            f" ttnn makes them alike, {even} each: use {-(-even * taps // TILE)}"
-        )
-    return Shards("block", (needed, min(rows, tiles(length))), shard)

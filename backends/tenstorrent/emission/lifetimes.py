@@ -18,6 +18,8 @@ def lifetimes(program: Program) -> dict[int, list[str]]:
                 last[root[name]] = index
         if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
             name = step.result.name
+            if step.op in VIEWS and not program.states.keys().isdisjoint(step.inputs):
+                continue  # it may be the state itself
             shared = [root[one] for one in step.inputs if one in root] if step.op in VIEWS else []
             root[name] = shared[0] if shared else name
             # Of several tensors joined, each may be the one that the result is a view of.

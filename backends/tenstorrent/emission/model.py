@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from backends.tenstorrent.cards import CARDS
-from backends.tenstorrent.emission.code import WIDTH, Call, Context, called, dtype_of, filled, layout_of
+from backends.tenstorrent.emission.code import FIDELITIES, WIDTH, Call, Context, called, dtype_of, filled, layout_of
 from backends.tenstorrent.emission.lifetimes import lifetimes
 from backends.tenstorrent.emission.operations import OPS, call_of
 from backends.tenstorrent.program import CardStep, HostStep, Program
-
-_FIDELITY = {"lofi": "LoFi", "hifi2": "HiFi2", "hifi3": "HiFi3", "hifi4": "HiFi4"}
 
 
 def emit(program: Program) -> str:
@@ -108,7 +106,8 @@ def _forward(program: Program, context: Context) -> Iterator[str]:
     for index, step in enumerate(program.steps):
         if step.source != source:
             source = step.source
-            yield f"\n    # {source or 'the model'}"
+            named = isinstance(step, CardStep) and step.site == source
+            yield "" if named else f"\n    # {source or 'the model'}"
         if isinstance(step, HostStep):
             yield from _host(step, hosted, context)
             hosted += 1
@@ -157,7 +156,7 @@ def _scheme(step: CardStep, context: Context) -> str:
     if len(operands) > 1 and step.inputs[1] in context.constants:
         words.insert(0, f"{operands[1].dtype} weights")
     if step.compute is not None:
-        words.append(_FIDELITY[step.compute.fidelity])
+        words.append(FIDELITIES[step.compute.fidelity])
         words.append("fp32 sums" if step.compute.fp32_accumulation else "bf16 sums")
         if step.compute.packer_l1_acc:
             words.append("summed by the packer")
@@ -174,7 +173,10 @@ def _host(step: HostStep, index: int, context: Context) -> Iterator[str]:
 
 def _updates(program: Program) -> list[tuple[str, str]]:
     """State and what it is from then on, so that no state is written before another took it over."""
-    waiting = {name: state.update for name, state in program.states.items() if state.update != name}
+    copied = {step.inputs[1] for step in program.steps if isinstance(step, CardStep) and step.op == "copy"}
+    waiting = {
+        name: state.update for name, state in program.states.items() if state.update != name and name not in copied
+    }
     ordered: list[tuple[str, str]] = []
     while waiting:
         free = [name for name in waiting if name not in waiting.values()]

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from backends.tenstorrent.emission.code import Emitted
+from backends.tenstorrent.emission.convolutions import conv1d, conv_transpose1d
 from backends.tenstorrent.emission.movement import MOVEMENTS
-from backends.tenstorrent.emission.products import attention, conv1d, conv_transpose1d, linear, matmul
+from backends.tenstorrent.emission.products import attention, linear, matmul
 from backends.tenstorrent.emission.vectors import VECTORS
 from backends.tenstorrent.program import CardStep
 

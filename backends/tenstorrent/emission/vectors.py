@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from backends.tenstorrent.emission.code import Call, Context, Emitted, dtype_of, memory_of, number
+from backends.tenstorrent.geometry import divisors, tiles
 from backends.tenstorrent.program import CardStep
+from backends.tenstorrent.shards import TILE
 
 BINARY = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _SYMMETRIC = ("maximum", "minimum")
@@ -122,6 +124,46 @@ def norm(step: CardStep, context: Context) -> Call:
     )
 
 
+def group_norm(step: CardStep, context: Context) -> Call:
+    """Group norm of one clip, [1, 1, positions, channels]; weight and bias are rows, [1, 1, channels / 32, 32].
+
+    Raises:
+        ValueError: what ttnn does not take: more than one clip, other channels than whole tiles, tiles of weights.
+    """
+    assert step.compute is not None
+    shape, groups = step.result.shape, step.options["groups"]
+    if shape[0] * shape[1] != 1 or shape[-1] % TILE or shape[-1] % groups:
+        raise ValueError(
+            f"group_norm of {shape} in {groups} groups: ttnn takes [1, 1, positions, channels] with channels in whole"
+            f" tiles of {TILE} and in whole groups"
+        )
+    for name in step.inputs[1:]:
+        if context.values[name].layout != "row_major" or context.values[name].shape[-1] != TILE:
+            raise ValueError(f"{name}: a weight of group_norm is row_major, [1, 1, channels / {TILE}, {TILE}]")
+    x, weight, bias = (*(context.read(name) for name in step.inputs), "None", "None")[:3]
+    rows = max(part for part in divisors(tiles(shape[-2])) if part <= context.card.grid[1])
+    return Call(
+        "ttnn.group_norm",
+        (
+            x,
+            f"num_groups={groups}",
+            f"epsilon={number(float(step.options['epsilon']))}",
+            "input_mask=None",
+            f"weight={weight}",
+            f"bias={bias}",
+            _memory(step),
+            f"dtype={dtype_of(step.result)}",
+            f"core_grid=ttnn.CoreGrid(x=1, y={rows})",
+            "inplace=False",
+            "output_layout=ttnn.TILE_LAYOUT",
+            "num_out_blocks=-1",
+            f"compute_kernel_config={context.compute(step.compute)}",
+            "negative_mask=None",
+            "use_welford=False",
+        ),
+    )
+
+
 def _memory(step: CardStep) -> str:
     return f"memory_config={memory_of(step.result)}"
 
@@ -137,4 +179,5 @@ VECTORS: Mapping[str, Emitted] = {
     "softmax": softmax,
     "layer_norm": norm,
     "rms_norm": norm,
+    "group_norm": group_norm,
 }
