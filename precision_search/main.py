@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from audio_eval.profiles import PROFILES
-from precision_search import commands, init, presets, studies
+from precision_search import commands, export, init, plan, presets, studies
 from precision_search.progress import Progress
 
 _JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
@@ -42,6 +42,8 @@ _EPILOG = """examples:
   precision-search check my_recipe.yaml                   find every mistake without running anything
   precision-search run tts_blackhole --resume             go on where a run was stopped
   precision-search study ls                               list the studies below studies/; show, compare, export them
+  precision-search plan studies/tts_blackhole             have the card's own library check and plan every operation
+  precision-search export studies/tts_blackhole --out DIR write a folder that runs on the card without this toolkit
   precision-search judge fp32/ int8/                      hold any two folders of audio against the gates, clip by clip
 exit codes: 0 every gate kept, 1 a gate broken, 2 bad input, 130 stopped (run again with --resume)"""
 
@@ -111,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    for module in (init, presets, studies):
+    for module in (init, presets, studies, plan, export):
         module.add_parser(subparsers)
     return parser
 

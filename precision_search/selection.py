@@ -1,0 +1,70 @@
+"""Selection: what `export` and `plan` both ask: which policy, for which card, on how much sound."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from backends.tenstorrent.cards import CARDS
+from precision_search.commands import CommandError
+from precision_search.lowering import Asked
+
+
+def add_selection(sub: argparse.ArgumentParser) -> None:
+    """Add what `export` and `plan` both ask: which policy, for which card, on how much sound."""
+    sub.add_argument("study", metavar="STUDY", help="a study folder; or a recipe, for its baseline")
+    sub.add_argument("--policy", type=Path, metavar="FILE", help="a policy file (default: the study's own)")
+    sub.add_argument("--card", choices=tuple(CARDS), help="the card (default: the study's)")
+    sub.add_argument("--clip", metavar="NAME", help="the clip that gives the shapes (default: the shortest held back)")
+    sub.add_argument("--seconds", type=_seconds, metavar="S", help="take no more of the clip, from its middle")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of a recipe, as model.checkpoint=PATH"
+    )
+    sub.add_argument("--stream", action="store_true", help="a program of one chunk, its state kept on the card")
+    sub.add_argument(
+        "--chunk-ms", type=_seconds, default=80.0, metavar="MS", help="length of a chunk with --stream (default: 80)"
+    )
+    sub.add_argument(
+        "--no-host", action="store_true", help="refuse where anything would be left in torch on the host, by name"
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON in place of text")
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, got {text}")
+    return number
+
+
+def require_ttnn() -> None:
+    """Refuse an environment without ttnn, before anything is computed.
+
+    Raises:
+        CommandError: saying what to install, and where it can be.
+    """
+    if importlib.util.find_spec("ttnn") is not None:
+        return
+    if sys.version_info < (3, 12):
+        raise CommandError(
+            f"ttnn 0.81.1 has no wheel for Python {sys.version_info.major}.{sys.version_info.minor}; make an"
+            " environment with CPython 3.12 on x86-64 Linux, and there: pip install 'precision-search[tenstorrent]'"
+        )
+    raise CommandError(
+        "ttnn is not installed: pip install 'precision-search[tenstorrent]' (wheels are for x86-64 Linux)"
+    )
+
+
+def asked_of(parsed: argparse.Namespace) -> Asked:
+    """What was asked, as `choose` takes it."""
+    return Asked(
+        source=parsed.study,
+        policy=parsed.policy,
+        card=parsed.card,
+        clip=parsed.clip,
+        seconds=parsed.seconds,
+        overrides=parsed.set,
+    )
