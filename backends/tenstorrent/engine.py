@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from backends.tenstorrent.exported import FOLDER
 from backends.tenstorrent.planning import Plan, Realized, realized
-from backends.tenstorrent.program import Constant
 
 EXTRA = "pip install 'precision-search[tenstorrent]'"
 
@@ -52,21 +51,21 @@ def plan_many(folders: Sequence[Path], card: str | None = None, mock_folder: Pat
     return _plans(folders, options)
 
 
-def pack(constants: Mapping[str, Constant], folder: Path, mock_folder: Path | None = None) -> None:
-    """Write the constants of a program as .tensorbin files, by ttnn's own packer.
+def pack(folder: Path, arrays: Mapping[str, NDArray[Any]], mock_folder: Path | None = None) -> None:
+    """Write the constants that an export's manifest lists as .tensorbin files, by ttnn's own packer.
 
     Args:
-        constants: By name; float32, or integers for indices.
-        folder: That of an export, with its program.json.
+        folder: That of the export, with its program.json.
+        arrays: By name of the constant, in its shape: float32, or integers for indices.
         mock_folder: As `plan`.
 
     Raises:
-        EngineError: ttnn is not installed, or the manifest has other constants.
+        EngineError: ttnn is not installed, or arrays are missing or of other shapes, which are all named.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        arrays = Path(scratch, "constants.npz")
-        np.savez(arrays, **{name: constant.values for name, constant in constants.items()})
-        _finish(_start(FOLDER / "run.py", ["--pack", str(arrays), *_kept(mock_folder), str(folder.absolute())]))
+        given = Path(scratch, "constants.npz")
+        np.savez(given, **dict(arrays))
+        _finish(_start(FOLDER / "run.py", ["--pack", str(given), *_kept(mock_folder), str(folder.absolute())]))
 
 
 @dataclass(frozen=True, slots=True)

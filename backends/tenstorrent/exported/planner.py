@@ -23,16 +23,17 @@ class SequenceError(runtime.RuntimeFailure):  # type: ignore[misc]
     """The calls of model.py are not those that program.json lists."""
 
 
-def plan(folder: Path, device: Any) -> dict[str, Any]:
+def plan(folder: Path, device: Any, card: str | None = None) -> dict[str, Any]:
     """Run a program once on zeros and say what the library made of every step.
 
     Args:
         folder: An export.
         device: An open card, mock or real.
+        card: Its name; None is that of the card the export was made for.
 
     Returns:
-        `card`, `grid`, `l1_bytes_per_core`, `weights_dram_bytes`
-        and `steps`, each as `Planner.call` makes it.
+        `card`, `architecture`, `grid`, `l1_bytes_per_core`, `weights_dram_bytes`, and `steps`, each as `Planner.call`
+        makes it.
 
     Raises:
         SequenceError: model.py and program.json do not tell the same program.
@@ -44,7 +45,7 @@ def plan(folder: Path, device: Any) -> dict[str, Any]:
     weights = export.load(device)
     state = export.initial_state(device)
     held = dram_bytes(device) - before
-    planner = Planner([*export.manifest["steps"], *_updates(export.manifest)], device, before)
+    planner = Planner(export.manifest["steps"], device, before)
     inputs = {spec["name"]: np.zeros(spec["shape"], spec["dtype"]) for spec in export.manifest["inputs"]}
     export.model.ttnn = Watched("ttnn", ttnn, planner.call)
     runtime.observe = planner.transfer
@@ -57,22 +58,13 @@ def plan(folder: Path, device: Any) -> dict[str, Any]:
     planner.finish()
     grid = device.compute_with_storage_grid_size()
     return {
-        "card": export.manifest["card"],
-        "architecture": export.manifest["architecture"],
+        "card": card or export.manifest["card"],
+        "architecture": "blackhole" if ttnn.device.is_blackhole(device) else "wormhole",
         "grid": [grid.x, grid.y],
         "l1_bytes_per_core": ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES,
         "weights_dram_bytes": held,
         "steps": planner.entries,
     }
-
-
-def _updates(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Steps that a manifest does not list: what becomes of state is copied into it in the end."""
-    moved = [state for name, state in manifest["states"].items() if state["update"] != name]
-    return [
-        {**state, "index": index, "call": "ttnn.copy", "op": "copy", "source": "state"}
-        for index, state in enumerate(moved, len(manifest["steps"]))
-    ]
 
 
 def dram_bytes(device: Any) -> int:
@@ -157,7 +149,7 @@ class Planner:
     def _next(self, name: str) -> dict[str, Any]:
         at = len(self.entries)
         wanted = self.steps[at]["call"] if at < len(self.steps) else "no more call"
-        if wanted != name and wanted != name.split(".")[0]:
+        if wanted != name:
             step = self.steps[at] if at < len(self.steps) else {}
             raise SequenceError(
                 f"model.py calls {name} where program.json lists {wanted} (step {at}, "

@@ -122,7 +122,7 @@ def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
     import listing  # type: ignore[import-not-found]
     import planner  # type: ignore[import-not-found]
 
-    plans = [planner.plan(folder, device) for folder in folders]
+    plans = [planner.plan(folder, device, options.card) for folder in folders]
     if options.json:
         text = json.dumps(plans if options.folders else plans[0], indent=1)
         print(text) if str(options.json) == "-" else options.json.write_text(text)
@@ -140,13 +140,14 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     export = runtime.Export(folder)
     names = [spec["name"] for spec in export.manifest["inputs"]]
     inputs = arrays.read_inputs(folder / "sample" / "input.npz" if options.check else options.input, names)
-    if not options.stream:
+    stream = options.stream or export.manifest.get("streaming", False)
+    if not stream:
         export.check_inputs(inputs)
     if options.trace and runtime.on_mock():
         raise mock_card.UseError("--trace needs a real card: a mock card has no queue of commands to record")
     with runtime.opened(options.device, options.mesh, TRACE_BYTES if options.trace else 0) as device:
         session = (replay.Traced if options.trace else replay.Session)(export, device)
-        outputs = session.stream(inputs) if options.stream else session.run(inputs)
+        outputs = session.stream(inputs) if stream else session.run(inputs)
         timing = session.time(inputs, options.time) if options.time else None
     if timing:
         print(replay.report(timing))

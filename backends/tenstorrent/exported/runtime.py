@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -174,7 +175,10 @@ class Export:
 
     def load(self, device: Any) -> dict[str, Any]:
         """Weights by name, on the card (those that ttnn prepares itself on the host)."""
-        weights: dict[str, Any] = self.model.load(device, self.folder)
+        try:
+            weights: dict[str, Any] = self.model.load(device, self.folder)
+        except RuntimeError as error:
+            raise RuntimeFailure(f"weights of {self.folder} can't be loaded: {reason(error)}") from error
         return weights
 
     def initial_state(self, device: Any) -> dict[str, Any]:
@@ -230,5 +234,8 @@ def _module(file: Path) -> ModuleType:
     if spec is None or spec.loader is None or not file.is_file():
         raise RuntimeFailure(f"{file} is missing; export again")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise RuntimeFailure(f"{file} can't be read by ttnn {version('ttnn')}: {reason(error)}") from error
     return module
