@@ -9,6 +9,7 @@ from torch import fx
 from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, axis_of, four, padded
 from backends.tenstorrent.lower.elementwise import as_constant
 from backends.tenstorrent.lower.reading import Reader, UnsupportedError, argument, shape_of
+from backends.tenstorrent.program import Layout
 
 aten = torch.ops.aten
 
@@ -99,15 +100,18 @@ def padded_out(reader: Reader, node: fx.Node) -> Arranged:
         before, after = int(amounts[2 * index]), int(amounts[2 * index + 1])
         pads[x.place(3 - index)] = (before, after)
         shape[3 - index] += before + after
+    # The library fills up tiles behind only; rows on either side.
+    layout: Layout = "row_major" if any(before for before, _ in pads) else "tile"
     value = reader.build.step(
         "pad",
-        [x.value],
+        [reader.build.laid_out(x.value, layout)],
         [shape[axis] for axis in x.order],
         x.dtype,
         name=node.name,
+        layout=layout,
         options={"pads": tuple(pads), "value": float(argument(node, 3, "value", None) or 0.0)},
     )
-    return Arranged(value, four(shape), x.order)
+    return Arranged(reader.build.laid_out(value, "tile"), four(shape), x.order)
 
 
 def expanded(reader: Reader, node: fx.Node) -> Arranged:
