@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from backends.tenstorrent.lower.arranged import Arranged, padded
+from backends.tenstorrent.lower.arranged import Arranged, axis_of, padded
 from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
 
 LARGE = 1e4
@@ -153,3 +153,23 @@ def clamp(reader: Reader, node: fx.Node) -> Arranged:
     least, most = argument(node, 1, "min"), argument(node, 2, "max")
     options = {"min": None if least is None else float(least), "max": None if most is None else float(most)}
     return vector(reader, node, "clamp", reader.card(node.args[0]), options)  # type: ignore[arg-type]
+
+
+def gated(reader: Reader, node: fx.Node) -> Arranged:
+    """One half of the channels, times the sigmoid of the other (GLU; Dauphin et al. 2017)."""
+    x = reader.card(node.args[0])  # type: ignore[arg-type]
+    place = x.place(axis_of(int(argument(node, 1, "dim", -1)), node.meta["val"].ndim))
+    shape = shape_of(node)
+    half = x.value.shape[place] // 2
+    halves = []
+    for begin in (0, half):
+        begins, ends = [0, 0, 0, 0], list(x.value.shape)
+        begins[place], ends[place] = begin, begin + half
+        lengths = [last - first for first, last in zip(begins, ends, strict=True)]
+        options = {"begins": tuple(begins), "ends": tuple(ends)}
+        halves.append(
+            reader.build.step("slice", [x.value], lengths, x.dtype, name=f"{node.name}_half", options=options)
+        )
+    gate = reader.build.step("sigmoid", [halves[1]], halves[1].shape, x.dtype, name=f"{node.name}_gate")
+    value = reader.build.step("multiply", [halves[0], gate], gate.shape, x.dtype, name=node.name)
+    return Arranged(value, shape, x.order)

@@ -11,6 +11,7 @@ from backends.tenstorrent.lower.rules import RULES
 from voice.graph import SiteGraph, constant_of, site_node
 
 aten = torch.ops.aten
+_MOVES = frozenset({aten.permute.default, aten.reshape.default})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +52,11 @@ def place(graph: SiteGraph, kept: Collection[fx.Node] = ()) -> Places:
                 card.add(node)
             elif any(one in card or one in waiting for one in inputs):
                 waiting.add(node)
+    # What only says how an input is read is said as it is moved.
+    for node in reversed(nodes):
+        free = node in needed and node.target in _MOVES and node not in kept and node not in card | waiting
+        if free and node.meta["val"].dtype == torch.float32 and all(user in card for user in node.users):
+            card.add(node)
     host = tuple(
         node for node in nodes if node in needed and node.op == "call_function" and node not in card | same.keys()
     )

@@ -8,6 +8,7 @@ from torch import fx
 
 from backends.tenstorrent.lower.arranged import Arranged, axis_of, four
 from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
+from backends.tenstorrent.shards import TILE
 
 aten = torch.ops.aten
 
@@ -94,6 +95,8 @@ def norm(op: str) -> Rule:
         if not group and len(over) != 1:  # type: ignore[arg-type]
             raise UnsupportedError(f"{op} over {len(over)} axes; only the last is lowered")  # type: ignore[arg-type]
         channels = axis_of(1, node.meta["val"].ndim) if group else 3
+        if group and (x.shape[channels] % TILE or x.shape[channels] % int(over)):  # type: ignore[call-overload]
+            raise UnsupportedError(f"group_norm of {x.shape[channels]} channels; ttnn takes whole tiles of {TILE}")
         x = reader.build.ordered(x, four([*(axis for axis in x.order if axis != channels), channels]))
         epsilon = argument(node, 3 if op == "rms_norm" else 4, "eps")
         options: dict[str, Any] = {"epsilon": 2.0**-23 if epsilon is None else float(epsilon)}

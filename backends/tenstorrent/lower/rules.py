@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from backends.tenstorrent.lower.arranged import IDENTITY, Arranged
-from backends.tenstorrent.lower.elementwise import binary, clamp, gelu, in_fp32, masked_fill, power, unary
+from backends.tenstorrent.lower.elementwise import binary, clamp, gated, gelu, in_fp32, masked_fill, power, unary
 from backends.tenstorrent.lower.moves import concatenated, expanded, padded_out, permuted, sliced, viewed
 from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, shape_of
 from backends.tenstorrent.lower.reductions import norm, reduction, softmax
@@ -72,6 +72,7 @@ RULES: Mapping[Any, Rule] = {
     aten.cos.default: in_fp32("cos"),
     aten.pow.Tensor_Scalar: power,
     aten.gelu.default: gelu,
+    aten.glu.default: gated,
     aten.clamp.default: clamp,
     aten.clamp_min.default: clamp,
     aten.permute.default: permuted,
