@@ -85,7 +85,8 @@ def device_facts(graph: list[dict[str, Any]], kernels: list[str]) -> dict[str, A
     computing = [node for node in operations if not node["params"]["name"].startswith(LAYING)]
     # Of several, the one that takes a configuration is the one that it was given for.
     configured = [node for node in computing if CONFIG.search(_attributes(node))]
-    main = (configured or computing or [None])[-1]
+    candidates = configured or computing
+    main = candidates[-1] if candidates else None
     tiles, blocks = k_blocks(main, kernels) if main else (None, None)
     return {
         "device_ops": [node["params"]["name"] for node in operations],

@@ -160,7 +160,13 @@ class Planner:
     def _zeros_of_host(self, name: str) -> Any:
         step = self._next(name)
         entry = {key: step.get(key) for key in ("index", "site", "op", "source")}
-        nothing = {"device_ops": [], "compute": None, "operands": [], "k_block_tiles": None, "k_blocks": None}
+        nothing: dict[str, Any] = {
+            "device_ops": [],
+            "compute": None,
+            "operands": [],
+            "k_block_tiles": None,
+            "k_blocks": None,
+        }
         taken = {"l1_bytes_per_core": 0, "l1_bytes": 0, "dram_bytes": dram_bytes(self.device) - self._unused}
         self.entries.append({**entry, "call": name, "inputs": [], "output": None, "refused": None, **nothing, **taken})
         return tuple(np.zeros(spec["shape"], spec["dtype"]) for spec in step["results"])

@@ -131,10 +131,9 @@ def split(
     def chunk(number: int, name: str) -> Array:
         if name not in axes:
             return inputs[name]
-        if axes[name] == -1:
-            return inputs[name][number]
-        length = shapes[name][axes[name]]
-        return inputs[name].take(range(number * length, (number + 1) * length), axis=axes[name])
+        length = 1 if axes[name] == -1 else shapes[name][axes[name]]
+        cut: Array = inputs[name].take(range(number * length, (number + 1) * length), axis=max(axes[name], 0))
+        return cut.reshape(shapes[name])
 
     return -1 in axes.values(), ({name: chunk(number, name) for name in shapes} for number in range(count))
 
@@ -204,9 +203,8 @@ class Traced(Session):
 
     def _replay(self, name: str, function: Any, arguments: Any, _: dict[str, Any]) -> Any:
         if name == "runtime.upload":
-            array, dtype, layout, *_rest = arguments
             target = self._sources[self._uploaded]
-            ttnn.copy_host_to_device_tensor(function(array, dtype, layout, None), target)
+            ttnn.copy_host_to_device_tensor(function(arguments[0], target.dtype, target.layout, None), target)
             self._uploaded += 1
             return target
         if self._downloaded == 0:

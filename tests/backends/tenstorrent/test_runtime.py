@@ -1,0 +1,185 @@
+"""What an export runs by: arrays to tensors and back, chunks, traces, the command line; on a mock card, which computes
+nothing, so shapes and calls are what is looked at."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.tenstorrent.exported import FILES, FOLDER
+
+pytestmark = pytest.mark.tenstorrent
+
+SCRIPT = Path(__file__).parent / "runtime_script.py"
+
+
+@pytest.fixture(scope="session")
+def said(tiny, mock_folder, tmp_path_factory):
+    """What the script says of the tiny model."""
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    shutil.copytree(tiny["whole"], folder)
+    done = subprocess.run([sys.executable, SCRIPT, folder, mock_folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_is_packed_is_read_back(said):
+    exact, largest, dtype = said["fp32"]
+    assert (exact, largest, dtype) == (True, 0.0, "float32")
+    for name, bound in (("bf16", 2**-7), ("bfp8_b", 2**-5), ("bfp4_b", 2**-1)):
+        exact, largest, dtype = said[name]
+        assert exact  # packing what was read back changes nothing
+        assert 0 < largest <= bound
+        assert dtype == "float32"
+
+
+def test_integers_and_special_values_go_as_they_are(said):
+    assert said["uint32"] == [[0, 1, 2**31 + 5]]
+    assert said["special"] == ["inf", "-inf", "nan", "-0.0"]
+
+
+def test_chunks_are_cut_along_an_axis_or_have_their_own(said):
+    assert said["along"] == [False, [list(range(8)), list(range(8, 16)), list(range(16, 24))]]
+    assert said["own"] == [True, [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+    assert said["once"] == [False, 1]
+
+
+def test_inputs_that_make_no_chunks_are_told(said):
+    assert said["ragged"] == "x (2, 9) is no whole number of chunks of (2, 8); pad it with zeros"
+    assert said["unlike"] == "inputs have different numbers of chunks: {'x': 4, 'y': 3}"
+    assert said["missing"] == "input y (3,) is missing; there are x"
+
+
+def test_a_session_runs_and_streams(said):
+    assert said["shapes"] == {"waveform": [128]}
+    assert said["stream"] == {"waveform": [384]}
+    assert said["inputs"] == "the program was made for other inputs: x must have shape (64, 64), got (64, 63)"
+
+
+def test_times_of_a_mock_card_are_refused(said):
+    assert said["time"] == "a mock card computes nothing, so its times mean nothing; time on a real card"
+
+
+def test_a_trace_is_captured_at_the_second_run_and_replayed_from_then(said):
+    first = ["linear", "run"]
+    captured = ["begin", "linear", "end 7", "write", "execute 7", "run"]
+    assert said["calls"] == [*first, *captured, "write", "execute 7", "run"]
+    assert said["traced"] == {"waveform": [128]}
+
+
+def test_a_program_that_goes_back_to_the_host_can_not_be_traced(said):
+    assert said["midst"].startswith("the program goes back to the host in its midst")
+
+
+def call(folder, *arguments):
+    command = [sys.executable, "-B", folder / "run.py", *arguments]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_an_export_plans_by_itself(tiny, mock_folder, tmp_path):
+    """Away from this toolkit: another folder, and no way to import it."""
+    folder = shutil.copytree(tiny["refused"], tmp_path / "elsewhere")
+    status, out, err = call(folder, "--plan", "--mock-folder", mock_folder)
+    assert (status, err) == (1, "")  # not a line of ttnn's own
+    assert "ttnn.conv_transpose2d" in out
+    assert "1 refused" in out
+    assert "The width of the first tensor must be equal to the height" in out
+    assert not (tmp_path / "generated").exists()
+
+
+def test_nothing_of_the_toolkit_is_imported():
+    for name in FILES:
+        text = (FOLDER / name).read_text()
+        assert "import backends" not in text
+        assert "from backends" not in text
+        assert ("import ttnn" in text) == (name == "runtime.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to do: give --input, --plan or --check"),
+        (("--input", "none.npz"), "there is no none.npz"),
+        (("--plan", "--check"), "not allowed with argument"),
+        (("--input", "x.npz", "--trace"), "give --time or --stream, too"),
+        (("--input", "x.npz", "--mesh", "two"), "a mesh is ROWSxCOLUMNS, as 1x2; got 'two'"),
+    ],
+)
+def test_wrong_use_is_told_in_a_line(tiny, arguments, message):
+    status, out, err = call(tiny["whole"], *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_has_examples(tiny):
+    status, out, _ = call(tiny["whole"], "--help")
+    assert status == 0
+    assert "python run.py --input sample/input.npz --output out.wav" in out
+    assert "exit status" in out
+
+
+@pytest.fixture
+def arrays(monkeypatch):
+    """The file as an export has it; it needs no ttnn."""
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("arrays_of_an_export", FOLDER / "arrays.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.modules.pop("mock_card", None)
+
+
+def test_outputs_are_written_as_sound(arrays, tmp_path):
+    outputs = {"waveform": np.array([0.0, 0.5, -1.0, 2.0], np.float32), "text": np.zeros(3)}
+    arrays.write_outputs(tmp_path / "out.wav", outputs, 16000)
+    with wave.open(str(tmp_path / "out.wav")) as sound:
+        assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 16000)
+        assert np.frombuffer(sound.readframes(4), "<i2").tolist() == [0, 16384, -32767, 32767]
+    arrays.write_outputs(tmp_path / "out.npz", outputs, None)
+    assert list(np.load(tmp_path / "out.npz")) == ["waveform", "text"]
+    arrays.write_outputs(tmp_path / "out.npy", outputs, None)
+    assert np.load(tmp_path / "out.npy").shape == (4,)
+
+
+def test_sound_that_is_none_is_refused(arrays, tmp_path):
+    with pytest.raises(arrays.UseError, match="no sample_rate_hz"):
+        arrays.write_outputs(tmp_path / "out.wav", {"text": np.zeros(3)}, None)
+    with pytest.raises(arrays.UseError, match="NaN or infinite"):
+        arrays.write_outputs(tmp_path / "out.wav", {"waveform": np.array([np.nan])}, 16000)
+    with pytest.raises(arrays.UseError, match=r"\.npz, \.npy or \.wav, got out\.mp3"):
+        arrays.write_outputs(tmp_path / "out.mp3", {"waveform": np.zeros(3)}, 16000)
+
+
+def test_a_sample_is_held_against_its_tolerance(arrays, tmp_path):
+    expected = np.sin(np.arange(100)).astype(np.float32)
+    (tmp_path / "sample").mkdir()
+    np.savez(tmp_path / "sample" / "expected.npz", waveform=expected)
+    manifest = {"outputs": {"waveform": {"tolerance": {"max_abs": 0.01, "snr_db": 50.0}}}}
+    assert arrays.compare(tmp_path, manifest, {"waveform": expected + np.float32(1e-4)}) == {}
+    missed = arrays.compare(tmp_path, manifest, {"waveform": expected * np.float32(1.1)})
+    assert missed == {
+        "waveform": "is off by 0.1, at most 0.01 is allowed; has an SNR of 20.0 dB, at least 50.0 dB is asked"
+    }
+    nothing = arrays.compare(tmp_path, manifest, {"waveform": np.full(100, np.nan, np.float32)})
+    assert nothing["waveform"].startswith("is off by nan")
+    shorter = arrays.compare(tmp_path, manifest, {"waveform": expected[:50]})
+    assert shorter == {"waveform": "has shape (50,), expected (100,)"}
+    with pytest.raises(arrays.UseError, match="exported without a sample"):
+        arrays.compare(tmp_path / "none", manifest, {})
+
+
+def test_inputs_are_read_of_arrays(arrays, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3))
+    np.savez(tmp_path / "x.npz", x=np.arange(3), y=np.zeros(1))
+    assert arrays.read_inputs(tmp_path / "x.npy", ["x"])["x"].tolist() == [0, 1, 2]
+    assert set(arrays.read_inputs(tmp_path / "x.npz", ["x", "y"])) == {"x", "y"}
+    with pytest.raises(arrays.UseError, match=r"inputs x, y are read of an \.npz$"):
+        arrays.read_inputs(tmp_path / "x.npy", ["x", "y"])
