@@ -12,6 +12,8 @@ from backends.tenstorrent.shards import TILE, padded_channels, shard_channels
 
 SHARED = ("bfp8_b", "bfp4_b")
 """Types that exist in tiles only, so that channels are filled up to a tile's."""
+SLICE_POSITIONS = 8192
+"""Of the input, in a slice from DRAM: a longer one has more pieces than the kernel that moves them takes arguments."""
 _INDICES_BYTES = 256  # of windows, and what ttnn rounds up
 
 
@@ -76,6 +78,10 @@ def convolution_shards(convolution: Convolution, card: Card, in0_block_w: int | 
     shard = _checked_shard(convolution, card, in0_block_w)
     columns = -(-channels // shard)
     for slices in range(1, tiles(convolution.length) + 1):
+        if slices > 1 and convolution.taps == 1:
+            break  # a plain product to ttnn, which it does not cut
+        if slices > 1 and convolution.length * convolution.stride > slices * SLICE_POSITIONS:
+            continue
         rows = min(card.grid[1], tiles(-(-convolution.length // slices)))
         if _block_bytes(convolution, card, in0_block_w, shard, rows, slices) <= budget(card):
             return Shards("block", (columns, rows), shard, slices)
@@ -136,7 +142,9 @@ def least_bytes(convolution: Convolution, card: Card) -> int:
 def _block_bytes(convolution: Convolution, card: Card, width: int, shard: int, rows: int, slices: int) -> int:
     breadth = -(-tiles(convolution.out_channels) // card.grid[0])
     height = -(-tiles(-(-convolution.length // slices)) // rows)
-    return _buffers(convolution, width, breadth) + 2 * _rows_bytes(convolution, shard, breadth, height)
+    # One tap is a plain product to ttnn, which keeps all rows of its result in fp32, too.
+    times = 4 if convolution.taps == 1 else 2
+    return _buffers(convolution, width, breadth) + times * _rows_bytes(convolution, shard, breadth, height)
 
 
 def _buffers(convolution: Convolution, width: int, breadth: int) -> int:
