@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backends.emulation.preparation import Preparation
 from backends.tenstorrent.lower import LoweringError, lower, stored_operands
 from backends.tenstorrent.program import Program
-from calibrate.moments import Moments
 from precision.policy import Policy
 from precision_search.commands import CommandError
 from precision_search.lowering import Chosen
@@ -23,8 +20,8 @@ from voice.graph import GraphError, SiteGraph, export_graph, site_nodes
 from voice.streaming import StreamGraph, StreamingError, streamable
 
 Inputs = Mapping[str, Tensor]
-Run = Callable[[Inputs, Mapping[str, Tensor] | None], tuple[dict[str, Tensor], dict[str, Tensor]]]
-"""Inputs and states (None: zeros) of one run -> its parts, and the states from then on."""
+Run = Callable[[Inputs], Mapping[str, Tensor]]
+"""Inputs of one run, after those before it -> its parts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +33,6 @@ class Made:
     stream: StreamGraph | None
     runs: Sequence[Inputs]
     """Inputs of each run of the sample: of the clip, or of its chunks one after another."""
-    moments: Mapping[str, Moments]
     program: Program
 
     @property
@@ -55,32 +51,12 @@ class Made:
             for stacked in [np.stack(arrays)]
         }
 
-    def parts_by(self, run: Run, told: Callable[[], None] = lambda: None) -> dict[str, NDArray[Any]]:
-        """Parts of the sample, of a stream with a first axis of chunks; `told` is called after each run."""
-        states: dict[str, Tensor] | None = None
-        made: list[dict[str, Tensor]] = []
-        for inputs in self.runs:
-            parts, states = run(inputs, states)
-            made.append(parts)
-            told()
+    def parts_by(self, run: Run) -> dict[str, NDArray[Any]]:
+        """Parts of the sample by a way to compute runs, asked for one after another; of a stream with a first axis."""
+        made = [run(inputs) for inputs in self.runs]
         if self.stream is None:
             return {name: part.detach().numpy() for name, part in made[0].items()}
         return {name: np.stack([parts[name].detach().numpy() for parts in made]) for name in made[0]}
-
-    def emulated(self) -> Run:
-        """A run in the arithmetic of the search: nothing rounded between sites, sums in any order."""
-        chosen = self.chosen
-        preparation = Preparation(
-            chosen.setting.backend.arithmetic, self.moments, chosen.setting.chains, chosen.adapted
-        )
-        handler = partial(preparation.compute, schemes=dict(chosen.policy.schemes), calibration=None)
-
-        def run(inputs: Inputs, states: Mapping[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-            results = self.graph.run(inputs, handler, states)
-            parts = dict(zip(self.graph.parts, results, strict=False))
-            return parts, dict(zip(self.graph.states, results[len(self.graph.parts) :], strict=True))
-
-        return run
 
 
 def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progress) -> Made:
@@ -118,7 +94,7 @@ def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progre
     except ValueError as error:
         raise CommandError(f"{chosen.policy_source}: {error}") from error
     progress.end()
-    return Made(chosen, graph, stream, runs, moments, program)
+    return Made(chosen, graph, stream, runs, program)
 
 
 def _chunks(step: StreamGraph, inputs: Inputs) -> Iterator[dict[str, Tensor]]:

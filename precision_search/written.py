@@ -11,15 +11,15 @@ from backends.tenstorrent.engine import EngineError, pack
 from backends.tenstorrent.export import write_manifest, write_program, write_sample, write_words
 from backends.tenstorrent.host_traffic import round_trips
 from backends.tenstorrent.packed import PackingError
-from backends.tenstorrent.program import Program
 from backends.tenstorrent.readme import Facts
-from backends.tenstorrent.tolerance import Tolerance
+from backends.tenstorrent.simulate import Simulator
+from backends.tenstorrent.tolerance import Tolerance, doubted
 from backends.tenstorrent.tt_transformers import PrecisionCfgError, has_decoder, precision_cfg, remarks
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import Chosen, choose, refuse_refused
 from precision_search.new_folder import check_free, new_folder
-from precision_search.programs import Made, Run, make
+from precision_search.programs import Made, make
 from precision_search.progress import Progress
 from precision_search.results import policy_text
 from precision_search.selection import asked_of, require_ttnn
@@ -58,11 +58,11 @@ def write(made: Made, folder: Path, progress: Progress) -> dict[str, Any]:
         compared = write_program(program, folder, pack, facts)
     except (ValueError, PackingError, EngineError) as error:
         raise CommandError(str(error)) from error
-    runs = len(made.runs)
-    progress.begin("computing the expected output in exact arithmetic, runs", runs)
-    expected = made.parts_by(_exactly(program), progress.step)
-    progress.begin("computing it in the arithmetic of the search, runs", runs)
-    other = made.parts_by(made.emulated(), progress.step)
+    steps = len(program.steps) * len(made.runs)
+    progress.begin("computing the expected output in exact arithmetic, operations", steps)
+    expected = made.parts_by(Simulator(program, watch=lambda value, _: progress.step(value.name)).run)
+    progress.begin("computing it with an erring vector unit, operations", steps)
+    other = made.parts_by(doubted(program, progress.step).run)
     try:
         tolerances = {part: Tolerance.between(expected[part], other[part]) for part in program.outputs}
     except ValueError as error:
@@ -80,13 +80,6 @@ def write(made: Made, folder: Path, progress: Progress) -> dict[str, Any]:
         "left_on_host": list(program.left_on_host),
         "precision_cfg": _write_precision_cfg(chosen, folder),
     }
-
-
-def _exactly(program: Program) -> Run:
-    # Late: a plan needs none of it.
-    from backends.tenstorrent.simulate import simulate
-
-    raise NotImplementedError(simulate)
 
 
 def manifest_facts(made: Made) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _sample(facts: Facts) -> list[str]:
         f"`sample/input.npz` is clip `{facts.clip}` ({facts.clip_seconds:.2f} s), and `sample/expected.npz` what this"
         f" program makes of it by exact emulation on a CPU. {_check(facts)} holds a card's output against it.",
         "",
-        "| output | SNR at least, dB | largest difference at most | SNR of the model below, dB |",
+        "| output | SNR at least, dB | largest difference at most | SNR of the two computations, dB |",
         "|---|---|---|---|",
         *rows,
         "",

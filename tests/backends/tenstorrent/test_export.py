@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from backends.tenstorrent.export import write_program, write_sample, write_words
 from backends.tenstorrent.host_traffic import round_trips
@@ -15,7 +16,8 @@ from backends.tenstorrent.manifest import manifest
 from backends.tenstorrent.packed import PackingError, check_packed, packed_bytes
 from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Program, State, Value
 from backends.tenstorrent.readme import Facts, readme, requirements
-from backends.tenstorrent.tolerance import BF16_SNR_DB, FACTOR, Tolerance, snr_db
+from backends.tenstorrent.simulate import Simulator
+from backends.tenstorrent.tolerance import BF16_SNR_DB, FACTOR, Tolerance, doubted, snr_db
 
 
 def weight(fmt="bfp8_b", layout="tile", shape=(64, 32), name="weight"):
@@ -240,3 +242,20 @@ def test_words_are_written(tmp_path):
     write_words(program(), tmp_path, FACTS, "sites: {}\n")
     assert (tmp_path / "policy.yaml").read_text() == "sites: {}\n"
     assert (tmp_path / "README.md").read_text() == readme(program(), FACTS)
+
+
+def test_a_vector_unit_that_errs_moves_results_by_a_unit_in_the_last_place():
+    made = program()
+    upload, linear, download = made.steps
+    relu = CardStep("relu", ("y",), Value("z", linear.result.shape, "bf16"))
+    made = replace(made, steps=(upload, linear, relu, replace(download, inputs=("z",))))
+    inputs = {"x": torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, 32, 64)).astype(np.float32))}
+    told = []
+    exact = Simulator(made).run(inputs)["waveform"]
+    moved = doubted(made, told.append).run(inputs)["waveform"]
+    assert told == ["a", "y", "z", "out"]
+    units = (moved - exact) / torch.ldexp(torch.ones(()), torch.frexp(exact).exponent - 8)
+    assert set(units[exact != 0].tolist()) == {-1.0, 0.0, 1.0}
+    assert moved[exact == 0].eq(0).all()
+    assert torch.equal(doubted(made).run(inputs)["waveform"], moved)
+    assert torch.equal(doubted(program()).run(inputs)["waveform"], Simulator(program()).run(inputs)["waveform"])
