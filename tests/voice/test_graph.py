@@ -317,6 +317,30 @@ REFUSED: dict[str, tuple[Callable[..., object], str]] = {
 }
 
 
+def test_a_model_that_keeps_something_from_run_to_run_is_refused() -> None:
+    counted: list[int] = []
+
+    def count(m: Lambda, x: Tensor) -> object:
+        counted.append(len(counted))
+        return m.linear(x) + float(len(counted))
+
+    with pytest.raises(GraphError, match="Lambda: result 0 of the graph is 1 away from that of the model"):
+        graph_of(Lambda(count), {"x": torch.ones(3, 4)}, parts=("y",))
+
+
+def test_a_constant_takes_no_name_of_the_model() -> None:
+    module = Lambda(lambda m, x: x + torch.ones(4) * 2 + m.constant_0 + torch.randn(4) * m.noise_0)
+    module.register_buffer("constant_0", torch.full((4,), 3.0))
+    module.register_buffer("noise_0", torch.full((4,), 0.0))
+    graph = graph_of(module, {"x": torch.ones(4)}, parts=("y",))
+    assert torch.equal(graph.run()[0], torch.full((4,), 6.0))
+
+
+def test_a_model_elsewhere_is_refused() -> None:
+    with pytest.raises(GraphError, match="Linear is on meta; graphs are made on the CPU"):
+        graph_of(nn.Linear(2, 2, device="meta"), {"x": torch.ones(1, 2)}, parts=("y",))
+
+
 @pytest.mark.parametrize("reason", REFUSED)
 def test_refusals_say_where_and_why(reason: str) -> None:
     function, message = REFUSED[reason]

@@ -6,6 +6,7 @@ and never dead.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -130,7 +131,7 @@ def _fold_noise(graph: Graph, held: dict[str, Any], noise: Sequence[Tensor], wha
             " a model must draw the same at every run of a clip"
         )
     for index, (node, tensor) in enumerate(zip(draws, noise, strict=True)):
-        name = f"noise_{index}"
+        name = next(name for name in (f"noise_{index}", f"noise_{index}_drawn") if name not in held)
         held[name] = tensor
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
@@ -143,8 +144,6 @@ def _fold(graph: Graph, held: dict[str, Any]) -> None:
     """Compute what depends on no input, and hold what is read of it."""
     values: dict[Node, Any] = {}
     names = {_key(tensor): name for name, tensor in reversed(held.items()) if isinstance(tensor, Tensor)}
-
-    given = len(names)
 
     def known(node: Node) -> Any:
         return values[node]
@@ -165,13 +164,17 @@ def _fold(graph: Graph, held: dict[str, Any]) -> None:
         if not isinstance(value, Tensor):
             _put_number(node, value, readers)
             continue
-        name = names.setdefault(_key(value), f"constant_{len(names) - given}")
+        name = names.setdefault(_key(value), _free_name(held))
         held.setdefault(name, value)
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
         constant.meta = {**node.meta, "val": node.meta.get("val")}
         node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
     _drop_dead(graph)
+
+
+def _free_name(held: Mapping[str, Any]) -> str:
+    return next(name for index in itertools.count() if (name := f"constant_{index}") not in held)
 
 
 def _put_number(node: Node, value: Any, readers: Sequence[Node]) -> None:

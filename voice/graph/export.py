@@ -1,5 +1,6 @@
 """Export: a voice, or a module of it, brought to a SiteGraph by torch.export."""
 
+import contextlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +23,12 @@ def export_graph(voice: Voice, clip: Clip) -> SiteGraph:
     """Bring a voice on a clip to a graph.
 
     It is rendered once for real, for the noise that it draws and for the sizes that durations make, and traced by
-    torch.export. The graph holds for other inputs of the same shapes, and the same sums of durations. Inputs that are
-    whole numbers without axes, seeds for one, are part of it.
+    torch.export; the graph is held against the real run. It is good for other inputs of the same shapes, and the same
+    sums of durations. Inputs that are whole numbers without axes, seeds for one, are part of it.
 
     Raises:
-        GraphError: the voice cannot be brought to a graph; says where, and what can be done.
+        GraphError: the voice cannot be brought to a graph, or the graph computes something else; says where, and what
+            can be done.
     """
     named = _input_names(voice, clip)
     moving = [index for index, tensor in enumerate(clip.inputs) if not _is_number(tensor)]
@@ -104,7 +106,21 @@ def _build(
         node.meta = {"path": f"{path_of(node)}.".removeprefix(root).removesuffix(".")}
     built = GraphModule(constants, graph, "SiteGraph")
     set_values(built, tensors)
-    return SiteGraph(built, tuple(examples), parts, tuple(states), dict(examples), dict(fixed))
+    made = SiteGraph(built, tuple(examples), parts, tuple(states), dict(examples), dict(fixed))
+    _check(made, states, traced.results, what)
+    return made
+
+
+def _check(graph: SiteGraph, states: Mapping[str, Tensor], expected: Sequence[Tensor], what: str) -> None:
+    """Hold a graph against the real run."""
+    results = graph.run(states=states)
+    results = (*results[: len(expected) - len(states)], *results[len(results) - len(states) :])
+    for index, (result, wanted) in enumerate(zip(results, expected, strict=True)):
+        if not torch.allclose(result.double(), wanted.double(), rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise GraphError(
+                f"{what}: result {index} of the graph is {(result - wanted).abs().max():g} away from that of the model;"
+                " a model must compute the same at every run of a clip: no caches, no generators of numpy or Python"
+            )
 
 
 def _flat(program: ExportedProgram, names: Sequence[str], what: str) -> tuple[Graph, dict[str, Any]]:
@@ -159,6 +175,10 @@ def _keep_dead_ends(graph: Graph, count: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+class _Noted(Exception):  # noqa: N818 (no error: it ends a render of which nothing more is wanted)
+    pass
+
+
 def _input_names(voice: Voice, clip: Clip) -> list[str]:
     """Names of the clip's inputs: those that the module's forward gives them, where it gets them as they are."""
     names = [f"input_{index}" for index in range(len(clip.inputs))]
@@ -171,12 +191,13 @@ def _input_names(voice: Voice, clip: Clip) -> list[str]:
     def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
         for parameter, value in zip(parameters, args, strict=False):
             same = [index for index, tensor in enumerate(clip.inputs) if value is tensor]
-            if parameter not in names and len(same) == 1:
+            if len(same) == 1:
                 names[same[0]] = parameter
+        raise _Noted
 
     hook = voice.module.register_forward_pre_hook(note)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), contextlib.suppress(_Noted):
             voice.render(clip)
     finally:
         hook.remove()

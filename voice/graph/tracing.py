@@ -4,6 +4,7 @@ import contextlib
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,15 @@ def _seeded(function: Any) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """What tracing gives."""
 
-    def __init__(self, program: ExportedProgram, noise: list[Tensor]) -> None:
-        self.program = program
-        self.noise = noise
-        """What the operations that draw gave in the real run, in order."""
+    program: ExportedProgram
+    results: tuple[Tensor, ...]
+    """Of the real run."""
+    noise: tuple[Tensor, ...]
+    """What the operations that draw gave in the real run, in order."""
 
 
 def trace(
@@ -163,20 +166,25 @@ def trace(
         what: the model, as messages name it.
 
     Raises:
-        GraphError: torch cannot trace it.
+        GraphError: torch cannot trace it, or it is not on the CPU.
     """
+    elsewhere = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())} - {"cpu"}
+    if elsewhere:
+        raise GraphError(
+            f"{what} is on {', '.join(sorted(elsewhere))}; graphs are made on the CPU: move it there first"
+        )
     copies = tuple(_plain_copy(tensor) for tensor in inputs)
     sizes, draws = _Sizes(), _Draws()
     with torch.random.fork_rng(devices=[]):
         with torch.no_grad(), draws, sizes, intercept(sites_of, SiteCall.compute):
-            run(*copies)
+            results = tuple(run(*copies))
         wrapper = _Wrapper(module, sites_of, run, sizes.seen)
         with torch.no_grad(), _explained(what), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
             program = torch.export.export(wrapper, copies, strict=False)
             if any(_writes(node.target) for node in program.graph.nodes if node.op == "call_function"):
                 program = program.run_decompositions({})
-    return Trace(program, draws.drawn)
+    return Trace(program, results, tuple(draws.drawn))
 
 
 class _Wrapper(nn.Module):
