@@ -1,34 +1,28 @@
 """What Tenstorrent cards compute through ttnn 0.81.1, and why not the rest."""
 
-from collections.abc import Mapping
-from typing import Literal
-
+from backends.tenstorrent.cards import CARDS, Card
+from backends.tenstorrent.conv_geometry import Convolution, convolution_shards
+from backends.tenstorrent.geometry import GeometryError, Product, budget, largest_width, product_bytes, tiles
+from backends.tenstorrent.library import FORMATS, INSTEAD, OPERATIONS, WRONG_SUMS, Architecture
 from backends.tenstorrent.shards import SHARD_MULTIPLE, TILE, shard_channels
 from precision.policy import Lever, Scheme
 from precision.site import Site
 
-Architecture = Literal["wormhole", "blackhole"]
-
-FORMATS: tuple[str, ...] = ("bf16", "bfp8_b", "bfp4_b", "fp32")
-"""What weights and activations may be stored in; measured on the ttnn 0.81.1 wheel."""
-CONV_ACTIVATIONS: tuple[str, ...] = ("bf16", "bfp8_b", "fp32")
-
-_INSTEAD: Mapping[str, str] = {
-    "bfp2_b": "ttnn 0.81.1 has no bfp2_b; use bfp4_b",
-    "fp8_e4m3": "ttnn 0.81.1 has fp8_e4m3 only in row-major tensors, which no matrix product takes; use bfp8_b",
-    "fp8_e5m2": "ttnn 0.81.1 has no fp8_e5m2; use bfp8_b",
-    "fp16": "ttnn 0.81.1 has no fp16; use bf16",
-    "tf32": "tf32 is a register format, not one of memory; use fp32, which is read as tf32",
-    "int8": "ttnn 0.81.1 has no int8 matrix products; use bfp8_b",
-    "mxfp8_e4m3": "ttnn 0.81.1 has no mx formats; use bfp8_b",
-    "mxfp8_e5m2": "ttnn 0.81.1 has no mx formats; use bfp8_b",
-}
+__all__ = ["Architecture", "card_of", "refuses", "refuses_vector"]
+SHARED = ("bfp8_b", "bfp4_b")
+"""Formats whose blocks share an exponent."""
 
 
-def refuses(site: Site, scheme: Scheme, architecture: Architecture) -> str | None:
+def refuses(site: Site, scheme: Scheme, architecture: Architecture, *, streaming: bool = False) -> str | None:
     """Say why a card cannot run a site under a scheme, and what to do instead; None where it can.
 
     The weight format and the levers mean nothing at a product of two activations, and are not held against it.
+
+    Args:
+        site: of a model.
+        scheme: what is asked of it.
+        architecture: of the card; its cards are alike in what is refused.
+        streaming: whether the site runs once a chunk, and must give what it would on the whole.
     """
     return (
         _refuses_formats(site, scheme)
@@ -36,7 +30,29 @@ def refuses(site: Site, scheme: Scheme, architecture: Architecture) -> str | Non
         or _refuses_bias(scheme)
         or _refuses_blocks(site, scheme)
         or (_refuses_levers(site, scheme) if site.weight_shape else None)
+        or _refuses_room(site, scheme, card_of(architecture))
+        or (_refuses_streaming(site, scheme) if streaming else None)
     )
+
+
+def refuses_vector(op: str, dtype: str) -> str | None:
+    """Say why an operation that is no site must not be done in a type, and what to use; None where it may.
+
+    Args:
+        op: of a card step, as "sin"; KeyError where the table has no row for it.
+        dtype: of its input, as "bf16".
+    """
+    row = OPERATIONS[op]
+    if dtype in row.refused:
+        return f"{op} in {dtype}: {row.refused[dtype]}"
+    if dtype not in row.takes:
+        return f"{op} in {dtype}: ttnn 0.81.1 takes {', '.join(row.allowed)}"
+    return None
+
+
+def card_of(architecture: Architecture) -> Card:
+    """The card that an architecture's refusals are about."""
+    return next(card for card in CARDS.values() if card.architecture == architecture)
 
 
 def _refuses_formats(site: Site, scheme: Scheme) -> str | None:
@@ -45,18 +61,68 @@ def _refuses_formats(site: Site, scheme: Scheme) -> str | None:
         operands["weight"] = scheme.weight
     for operand, fmt in operands.items():
         if fmt not in FORMATS:
-            reason = _INSTEAD.get(fmt, f"ttnn 0.81.1 has no {fmt}; use one of {', '.join(FORMATS)}")
+            reason = INSTEAD.get(fmt, f"ttnn 0.81.1 has no {fmt}; use one of {', '.join(FORMATS)}")
             return f"{operand} {fmt}: {reason}"
-    if site.op not in ("linear", "matmul") and scheme.activation not in CONV_ACTIVATIONS:
-        return f"activation {scheme.activation}: convolutions take {', '.join(CONV_ACTIVATIONS)}; use bfp8_b"
-    return None
+    reason = OPERATIONS[site.op].refused.get(scheme.activation)
+    return None if reason is None else f"activation {scheme.activation}: {reason}"
 
 
 def _refuses_fidelity(scheme: Scheme, architecture: Architecture) -> str | None:
     if scheme.fidelity is None:
         return "fidelity missing: ttnn's own default changes with the operands; set lofi, hifi2, hifi3 or hifi4"
-    if architecture == "wormhole" and scheme.fidelity == "hifi4" and scheme.accumulate == "fp32":
-        return "hifi4 with fp32 accumulation: wrong sums on Wormhole (tt-metal #38306); use hifi3"
+    asked = (architecture, scheme.fidelity, scheme.accumulate)
+    wrong = (sums.reason for sums in WRONG_SUMS if (sums.architecture, sums.fidelity, sums.accumulate) == asked)
+    return next(wrong, None)
+
+
+def _refuses_room(site: Site, scheme: Scheme, card: Card) -> str | None:
+    """L1: what a block of K takes of a core's at the least, and shards that ttnn does not make."""
+    result = "fp32" if scheme.activation == "fp32" else "bf16"
+    wide = scheme.accumulate == "fp32"
+    if site.op not in ("linear", "matmul"):
+        transposed = site.op == "conv_transpose1d"
+        by_group = site.weight_shape[:2][:: -1 if transposed else 1]  # [out, in], one of the two of a group only
+        convolution = Convolution(
+            taps=site.kernel,
+            in_channels=by_group[1] * (1 if transposed else site.groups),
+            out_channels=by_group[0] * (site.groups if transposed else 1),
+            length=TILE,
+            activation=scheme.activation,
+            weight=scheme.weight,
+            result=result,
+            bias=not scheme.bias_apart,
+            sums_in_l1=scheme.packer_l1_acc and wide,
+        )
+        try:
+            convolution_shards(convolution, card, scheme.in0_block_w)
+        except GeometryError as error:
+            return str(error)
+        return None
+    apart = site.op == "matmul"
+    right = scheme.activation if apart else scheme.weight
+    product = Product(TILE, site.k, site.n, 1, scheme.activation, right, result, False, wide, scheme.packer_l1_acc)
+    width = tiles(site.k) if scheme.in0_block_w is None else scheme.in0_block_w
+    needed = product_bytes(product, width, 1, 1, twice=apart)
+    if needed <= budget(card):
+        return None
+    fits = largest_width(product, card, twice=apart)
+    return f"L1: {width} tiles of K in a block take {needed:,} bytes of a core's {budget(card):,};" + (
+        f" use in0_block_w {fits}" if fits else " no in0_block_w fits"
+    )
+
+
+def _refuses_streaming(site: Site, scheme: Scheme) -> str | None:
+    if scheme.activation_scale == "dynamic":
+        return (
+            "activation_scale dynamic: the scale of a chunk is not that of the whole, so a stream would not sound as"
+            " the whole does; use static"
+        )
+    if site.op == "matmul" and scheme.activation in SHARED:
+        return (
+            f"activation {scheme.activation} in a stream: blocks of 16 lie along time in a product of two activations"
+            " (in the keys of its scores, in the weights of its sums), and where a chunk ends changes their exponents;"
+            " use bf16"
+        )
     return None
 
 
@@ -108,7 +174,7 @@ def _refuses_levers(site: Site, scheme: Scheme) -> str | None:
 
 def _why_not(lever: Lever, site: Site, scheme: Scheme) -> str | None:
     """Why a lever has nothing to act on at a site with weights, or cannot be had there."""
-    blocks = ("bfp8_b", "bfp4_b")
+    blocks = SHARED
     whole_weight = scheme.weight == "fp32" and scheme.fidelity != "lofi"
     if lever == "fidelity_rounding":
         if scheme.fidelity != "lofi":

@@ -87,6 +87,20 @@ def reduction(step: CardStep, context: Context) -> Call:
     )
 
 
+def cumsum(step: CardStep, context: Context) -> Call:
+    """A running sum along an axis, compensated where it is in fp32."""
+    return Call(
+        "ttnn.cumsum",
+        (
+            context.read(step.inputs[0]),
+            f"dim={step.options['axis']}",
+            f"dtype={dtype_of(step.result)}",
+            "reverse_order=False",
+            _memory(step),
+        ),
+    )
+
+
 def softmax(step: CardStep, context: Context) -> Call:
     """Softmax along the last axis, the largest taken off first."""
     assert step.compute is not None
@@ -176,6 +190,7 @@ VECTORS: Mapping[str, Emitted] = {
     "pow": power,
     "sum": reduction,
     "mean": reduction,
+    "cumsum": cumsum,
     "softmax": softmax,
     "layer_norm": norm,
     "rms_norm": norm,
