@@ -38,9 +38,9 @@ class PlannedOp:
     inputs: tuple[PlannedTensor, ...]
     """Those given to the call; lists are flattened."""
     output: PlannedTensor | None
-    """None where it was refused, or ran on the host."""
+    """None where the library refused it, or it runs on the host."""
     refused: str | None
-    """The library's reason; None where it took the operation."""
+    """The library's reason, or that it leaves too little L1; None where the operation is taken."""
     device_ops: tuple[str, ...]
     """The operations of the device that the call became."""
     operands: tuple[str, ...]
@@ -147,7 +147,7 @@ def _products(plan: Plan) -> Iterator[tuple[PlannedOp, Realized | None]]:
     for step in plan.steps:
         if step.site is None or step.op not in PRODUCTS:
             continue
-        if step.output is None or step.compute is None or len(step.operands) < 2:
+        if step.refused is not None or step.output is None or step.compute is None or len(step.operands) < 2:
             yield step, None
             continue
         yield (

@@ -61,7 +61,7 @@ def plan(folder: Path, device: Any, card: str | None = None) -> dict[str, Any]:
         "card": card or export.manifest["card"],
         "architecture": "blackhole" if ttnn.device.is_blackhole(device) else "wormhole",
         "grid": [grid.x, grid.y],
-        "l1_bytes_per_core": ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES,
+        "l1_bytes_per_core": l1_bytes_per_core(),
         "weights_dram_bytes": held,
         "steps": planner.entries,
     }
@@ -71,6 +71,11 @@ def dram_bytes(device: Any) -> int:
     """Bytes of DRAM that buffers take now, over all banks."""
     view = ttnn.get_memory_view(device, ttnn.BufferType.DRAM)
     return int(view.total_bytes_allocated_per_bank * view.num_banks)
+
+
+def l1_bytes_per_core() -> int:
+    """Bytes of a core's L1 that buffers may take."""
+    return int(ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES)
 
 
 class Watched:
@@ -124,6 +129,12 @@ class Planner:
                 usage = ttnn.graph.extract_resource_usage_per_core(taken)
                 entry["l1_bytes_per_core"] = max(entry["l1_bytes_per_core"], usage.peak_total)
                 entry["l1_bytes"] = max(entry["l1_bytes"], ttnn.graph.extract_peak_L1_memory_usage(taken))
+            if entry["l1_bytes_per_core"] > l1_bytes_per_core():
+                # The library looks at what lies in L1 now; on a card, what convolutions keep there lies there, too.
+                entry["refused"] = (
+                    f"takes {entry['l1_bytes_per_core']:,} bytes of L1 of a core, and {l1_bytes_per_core():,} are free "
+                    f"beside the {runtime.L1_SMALL_BYTES:,} for convolutions"
+                )
         else:
             result = self._instead(step, arguments, options)
         entry["dram_bytes"] = dram_bytes(self.device) - self._unused
