@@ -8,12 +8,13 @@ import torch
 from torch.fx import Node
 
 from voice.graph import SiteGraph, site_node
-from voice.streaming.rules import Plan, plan_of
+from voice.streaming.plan import Plan
+from voice.streaming.rules import plan_of
 from voice.streaming.timing import Length, StreamingError, Timing
 
 ADVICE = (
     "Stream a part of the model that has none of these, or give the model a step of its own that keeps what they need"
-    " of the past, as voice/decoder.py does with keys and values."
+    " of the past, as a decoder keeps keys and values."
 )
 
 
@@ -66,7 +67,7 @@ def describe(node: Node) -> str:
     site = site_node(node)
     if site is not None:
         return f"  site {site.site} ({site.op}):"
-    operation = node.target.name() if isinstance(node.target, torch._ops.OpOverload) else str(node.target)
+    operation = str(node.target)
     return f"  {node.meta.get('path') or 'the model itself'} ({operation}, {node.name}):"
 
 
@@ -117,10 +118,11 @@ def _zeroed(graph: SiteGraph, plans: Mapping[Node, Plan]) -> frozenset[Node]:
         if plan.needs_zeros:
             wanted.add(node.all_input_nodes[0])
         elif node in wanted and node.op == "call_function":
-            timed = [x for x in node.all_input_nodes if plans[x].timing is not None]
-            small = len(timed) == 1 and timed[0].meta["val"].numel() <= node.meta["val"].numel()
-            if small and _keeps_zeros(node, plan, set(timed), set(timed)):
-                wanted.add(timed[0])
+            timed = {x for x in node.all_input_nodes if plans[x].timing is not None}
+            sizes = [x.meta["val"].numel() for x in timed]
+            # A larger tensor would cost more to mask, and of two arguments each would need it.
+            if len(sizes) == 1 and sizes[0] <= node.meta["val"].numel() and _keeps_zeros(node, plan, timed, timed):
+                wanted |= timed
     zeroed: set[Node] = set()
     zero: set[Node] = set()
     for node in graph.module.graph.nodes:
@@ -160,6 +162,6 @@ def _keeps_zeros(node: Node, plan: Plan, timed: set[Node], zero: set[Node]) -> b
 
 
 _ARRANGES = frozenset(
-    "cat stack sum mean amax amin select squeeze unsqueeze flip slice permute transpose view reshape _unsafe_view expand"
-    " to _to_copy".split()
+    "cat stack sum mean amax amin select slice flip permute transpose reshape view expand squeeze unsqueeze to".split()
 )
+"""Operations whose result is zero where all that they read is."""

@@ -28,11 +28,7 @@ class Built:
 
 
 def build(graph: SiteGraph, analysis: Analysis, chunk: int) -> Built:
-    """Make the step for chunks of so many frames.
-
-    Raises:
-        StreamingError: a chunk holds no whole number of samples of some value.
-    """
+    """Make the step for chunks of so many frames, which give a whole number of samples of every value."""
     return _Builder(graph, analysis, chunk).build()
 
 
@@ -67,7 +63,9 @@ class _Builder:
                 self._made[node] = self._noted(self._graph.get_attr(node.target), node)
             elif node.op == "call_function":
                 made = self._call(node)
-                self._made[node] = self._add(aten.mul.Tensor, (made, self._mask(node)), node) if node in self._zeroed else made
+                self._made[node] = (
+                    self._add(aten.mul.Tensor, (made, self._mask(node)), node) if node in self._zeroed else made
+                )
         (output,) = self._whole.module.graph.find_nodes(op="output")
         self._graph.output((*(self._made[value] for value in output.args[0]), *self._updates.values()))
         self._graph.eliminate_dead_code()
@@ -167,7 +165,12 @@ class _Builder:
         return self._add(aten.slice.Tensor, (x, axis, begin, end, 1), like)
 
     def _add(
-        self, target: Any, args: tuple[Any, ...], like: Node, kwargs: dict[str, Any] | None = None, name: str | None = None
+        self,
+        target: Any,
+        args: tuple[Any, ...],
+        like: Node,
+        kwargs: dict[str, Any] | None = None,
+        name: str | None = None,
     ) -> Node:
         made = self._graph.create_node("call_function", target, args, kwargs or {}, name=name)
         return self._noted(made, like)

@@ -1,36 +1,15 @@
 """Rules: what each operation does to the time axis of a value, and which operations cannot run chunk by chunk."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 from voice.graph import SiteNode, site_node
+from voice.streaming.plan import Plan, Timings
 from voice.streaming.timing import StreamingError, Timing
-from voice.streaming.windows import Window, aligned, convolution, cropped, transposed_convolution
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a node runs in a step."""
-
-    timing: Timing | None = None
-    """None of a value that is the same in every chunk."""
-    waits: Mapping[Node, int] = field(default_factory=dict)
-    """Samples by which arguments are delayed, so that all are of the same moment."""
-    window: Window | None = None
-    """Of a convolution."""
-    crops: bool = False
-    """Whether it only takes samples away or adds zeros, which in a stream is a delay."""
-    needs_zeros: bool = False
-    """Whether its input must be zero outside of the utterance."""
-    keeps_zeros: bool = False
-    """Of what crops: whether what it gives is then zero outside of the utterance, too."""
-
-
-Timings = Mapping[Node, Timing]
+from voice.streaming.windows import aligned, convolution, cropped, transposed_convolution
 
 
 def plan_of(node: Node, timings: Timings) -> Plan:
@@ -44,22 +23,22 @@ def plan_of(node: Node, timings: Timings) -> Plan:
         return _site(site, timings)
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        raise StreamingError("is no operation that streaming knows")
-    arguments = bound(node)
+        raise StreamingError("may mix frames: streaming has no rule for it")
+    arguments = _bound(node, target)
     name = target._schema.name.removeprefix("aten::")
     rule = _RULES.get(name)
     if rule is not None:
         return rule(node, arguments, timings)
     if torch.Tag.pointwise in target.tags or name in _POINTWISE:
         return _pointwise(node, arguments, timings)
-    raise StreamingError("is no operation that streaming knows")
+    raise StreamingError("may mix frames: streaming has no rule for it")
 
 
-def bound(node: Node) -> dict[str, Any]:
+def _bound(node: Node, target: torch._ops.OpOverload) -> dict[str, Any]:
     """Arguments of a node by the names that the operation's schema gives them, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    values = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    values.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    names = target._schema.arguments
+    values = {argument.name: argument.default_value for argument in names if argument.has_default_value()}
+    values.update(zip((argument.name for argument in names), node.args, strict=False))
     return values | dict(node.kwargs)
 
 
@@ -129,7 +108,8 @@ def _joined(node: Node, arguments: Mapping[str, Any], timings: Timings, *, adds_
     dim = _axis(arguments["dim"], node.meta["val"].ndim)
     if len(axes) > 1 or (not adds_axis and dim in axes):
         raise StreamingError("joins values one after another in time")
-    return _together(node, timings, axes.pop() + (1 if adds_axis and dim <= min(axes, default=dim) else 0))
+    (axis,) = axes
+    return _together(node, timings, axis + 1 if adds_axis and dim <= axis else axis)
 
 
 def _cat(node: Node, arguments: Mapping[str, Any], timings: Timings) -> Plan:
@@ -176,7 +156,7 @@ def _pad(node: Node, arguments: Mapping[str, Any], timings: Timings) -> Plan:
     (timing,) = _only(node, timings)
     amounts = list(arguments["pad"])
     place = 2 * (node.meta["val"].ndim - 1 - timing.axis)
-    before, behind = (amounts[place : place + 2] + [0, 0])[:2]
+    before, behind = amounts[place : place + 2] or (0, 0)
     elsewhere = any(amounts[:place] + amounts[place + 2 :])
     if not before and not behind:
         return Plan(timing)
@@ -184,7 +164,9 @@ def _pad(node: Node, arguments: Mapping[str, Any], timings: Timings) -> Plan:
         raise StreamingError("pads time with something else than zeros, or other axes with it")
     later, wait = cropped(timing, -before, -behind)
     source = node.all_input_nodes[0]
-    return Plan(later, {source: wait} if wait else {}, crops=True, needs_zeros=True, keeps_zeros=min(before, behind) >= 0)
+    return Plan(
+        later, {source: wait} if wait else {}, crops=True, needs_zeros=True, keeps_zeros=min(before, behind) >= 0
+    )
 
 
 def _moved(node: Node, arguments: Mapping[str, Any], timings: Timings) -> Plan:

@@ -70,6 +70,8 @@ class StreamGraph:
             index: of the chunk.
             frames: of the utterance; None while its end is not known, or lies behind this chunk's frames.
 
+        What the model makes of silence must be finite: a mask multiplies.
+
         Returns:
             By the name of the input; shaped for a multiplication, as [1, 1, T] for values [batch, channels, T].
         """
@@ -105,7 +107,7 @@ def stream(
     It may have convolutions, transposed ones, and whatever treats each sample alone or along other axes than time;
     what it pads, it pads with zeros. A slice in time is taken as counted from both ends, and a length in time as
     growing with the frames. What a step gives is, after its latency, what the graph gives of the whole utterance, its
-    beginning and end included; `voice.streaming` says to which bit.
+    beginning and end included; `voice.streaming` says when to the bit.
 
     Args:
         graph: of a clip of any length, 2 frames or more.
@@ -136,6 +138,11 @@ def stream(
         chunk = max(round(chunk_ms * sample_rate_hz / 1000 / first.rate), 1)
     if chunk < 1:
         raise ValueError(f"a chunk must have 1 frame or more, got {chunk}")
+    whole = math.lcm(*(plan.timing.rate.denominator for plan in analysis.plans.values() if plan.timing is not None))
+    if chunk % whole:
+        raise StreamingError(
+            f"chunks of {chunk} frames give no whole number of samples: take a multiple of {whole} frames"
+        )
     built = build(graph, analysis, chunk)
     timings = {name: analysis.plans[nodes[name]].timing for name in time_axes}
     inputs = {name: timing for name, timing in timings.items() if timing is not None}

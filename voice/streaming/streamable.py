@@ -32,9 +32,7 @@ class Streamable:
 
     def step(self, chunk_ms: float = 80.0) -> StreamGraph:
         """The part as a step of about so many milliseconds; errors as those of `stream`."""
-        return stream(
-            self.graph(), time_axes=self.time_axes, chunk_ms=chunk_ms, sample_rate_hz=self.sample_rate_hz
-        )
+        return stream(self.graph(), time_axes=self.time_axes, chunk_ms=chunk_ms, sample_rate_hz=self.sample_rate_hz)
 
 
 @runtime_checkable

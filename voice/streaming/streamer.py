@@ -105,12 +105,9 @@ def run_stream(
     chunk = step.chunk_frames
     streamer = Streamer(step, handler)
     frames = streamer._frames(inputs)
-    results = []
-    for begin in range(0, max(frames - chunk, 0), chunk):
-        results.append(streamer.push(_frames_of(step, inputs, begin, begin + chunk)))
-    last = (frames - 1) // chunk * chunk if frames else 0
-    results.append(streamer.finish(_frames_of(step, inputs, last, frames)))
-    return _joined(step, results)
+    *whole, last = range(0, max(frames, 1), chunk)
+    results = [streamer.push(_frames_of(step, inputs, begin, begin + chunk)) for begin in whole]
+    return _joined(step, [*results, streamer.finish(_frames_of(step, inputs, last, frames))])
 
 
 def _frames_of(step: StreamGraph, inputs: Mapping[str, Tensor], begin: int, end: int) -> dict[str, Tensor]:

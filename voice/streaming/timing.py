@@ -72,18 +72,8 @@ class Timing:
         return self.length.rate
 
     def samples(self, chunk: int) -> int:
-        """Samples in a chunk of so many frames.
-
-        Raises:
-            StreamingError: they are no whole number.
-        """
-        samples = self.rate * chunk
-        if samples.denominator != 1:
-            raise StreamingError(
-                f"a chunk of {chunk} frames gives {float(samples)} samples at {self.rate} a frame: take a multiple of"
-                f" {self.rate.denominator} frames"
-            )
-        return int(samples)
+        """Samples in a chunk of so many frames, of which a whole number must come."""
+        return int(self.rate * chunk)
 
     def held(self, index: int, chunk: int, frames: int | None) -> tuple[int, int]:
         """The part of chunk `index` that belongs to the utterance, as first sample and the one after the last.

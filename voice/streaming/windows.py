@@ -65,7 +65,8 @@ def transposed_convolution(timing: Timing, taps: int, options: ConvOptions) -> W
     grown = reach + 1 - 2 * padding + (options.output_padding[0] if options.output_padding else 0)
     length = timing.length.then(Fraction(stride), lambda samples: stride * (samples - 1) + grown)
     delay = max(stride * timing.delay + padding, length.most_missing)
-    history = (delay - padding + reach) // stride - timing.delay
+    # Back to the first input that is read, and, where taps are fewer than the stride, to one no later than the output.
+    history = max((delay - padding + reach) // stride, -((padding - delay) // stride)) - timing.delay
     # The result of the row, nothing cut off, begins `extra` samples too early and ends `excess` too late.
     extra = padding - delay + stride * (timing.delay + history)
     excess = stride * (history - 1) + reach + 1 - extra
