@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import yaml
@@ -110,7 +111,10 @@ def refuse_refused(chosen: Chosen) -> None:
     by_reason: dict[str, list[str]] = {}
     for site, why in refused.items():
         by_reason.setdefault(f"{chosen.policy[site].name}: {why}", []).append(site)
-    lines = [f"{why}\n      {len(sites)} sites: {', '.join(sites)}" for why, sites in by_reason.items()]
+    lines = []
+    for why, sites in by_reason.items():
+        named = f"{len(sites)} site{'s' * (len(sites) > 1)}: {', '.join(sites)}"
+        lines.append(f"{why}\n{fill(named, 118, initial_indent=' ' * 6, subsequent_indent=' ' * 8)}")
     raise CommandError(
         f"{chosen.card.name} refuses {len(refused)} of {len(chosen.policy)} sites of {chosen.policy_source}\n  "
         + "\n  ".join(lines)
@@ -119,6 +123,11 @@ def refuse_refused(chosen: Chosen) -> None:
 
 def _recipe(source: str, folder: Path | None, overrides: Sequence[str]) -> Recipe:
     if folder is None:
+        if not Path(source).is_file() and source not in wire.packaged_recipes():
+            raise CommandError(
+                f"{source}: there is neither a study's folder nor a recipe; the package brings the recipes"
+                f" {', '.join(wire.packaged_recipes())}"
+            )
         return wire.read_recipe(source, overrides)
     path = folder / RECIPE
     if path.is_file() and (folder / POLICY).is_file():

@@ -21,7 +21,7 @@ def plan_table(data: Mapping[str, Any], *, sites_only: bool) -> str:
     ]
     rows = [row for row in data["steps"] if row["site"] is not None or not sites_only]
     lines += map(_line, rows) if sites_only else _grouped(rows)
-    return "\n".join([*lines, "", *_totals(data), *_host_lines(data), "", *_realized_lines(data)])
+    return "\n".join([*lines, "", *_totals(data), *host_lines(data), "", *_realized_lines(data)])
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -56,13 +56,16 @@ def _totals(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _host_lines(data: Mapping[str, Any]) -> list[str]:
-    trips = [
-        f"  on the host: {trip['source'] or 'the model itself'},"
-        f" {trip['down_bytes']} bytes from the card, {trip['up_bytes']} to it"
-        for trip in data["host"]
-    ]
-    return trips + [f"  the card waits for {why}" for why in data["left_on_host"]]
+def host_lines(data: Mapping[str, Any]) -> list[str]:
+    """What is left on the host: `host` and `left_on_host` of a plan's data or an export's."""
+    lines = []
+    for trip in data["host"]:
+        where = trip["source"] or "the model itself"
+        if trip["down_bytes"]:
+            lines.append(f"  on the host: {where}; {trip['down_bytes']} bytes from the card, {trip['up_bytes']} to it")
+        else:
+            lines.append(f"  on the host before the card begins: {where}; {trip['up_bytes']} bytes to the card")
+    return lines + [f"  the card waits for {why}" for why in data["left_on_host"]]
 
 
 def _realized_lines(data: Mapping[str, Any]) -> list[str]:

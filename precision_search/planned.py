@@ -32,19 +32,27 @@ def plan_study(parsed: argparse.Namespace, progress: Progress) -> Answer:
     chosen = choose(asked_of(parsed))
     refuse_refused(chosen)
     made = make(chosen, host=not parsed.no_host, chunk_ms=parsed.chunk_ms if parsed.stream else None, progress=progress)
+    data = plan_data(made, plan_program(made, progress))
+    return Answer(data, plan_table(data, sites_only=parsed.sites_only))
+
+
+def plan_program(made: Made, progress: Progress) -> Plan:
+    """Have ttnn plan a program, by way of a folder that is gone afterwards.
+
+    Raises:
+        CommandError: ttnn has no call for a step, packs other bits than our packer, or a card is there.
+    """
     try:
         with TemporaryDirectory(prefix="precision-search-plan-") as name:
             folder = Path(name)
             progress.begin("packing weights by ttnn")
             write_program(made.program, folder, pack, manifest_facts(made))
-            progress.begin(f"planning {len(made.program.steps)} operations on a mock {chosen.card.name}")
-            planned = plan(folder)
+            progress.begin(f"planning {len(made.program.steps)} operations on a mock {made.program.card}")
+            return plan(folder)
     except (ValueError, PackingError, EngineError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{error}; a plan writes the program into a temporary folder first (TMPDIR)") from error
-    data = plan_data(made, planned)
-    return Answer(data, plan_table(data, sites_only=parsed.sites_only))
 
 
 def plan_data(made: Made, planned: Plan) -> dict[str, Any]:

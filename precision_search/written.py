@@ -19,6 +19,7 @@ from precision.shares import shares
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import Chosen, choose, refuse_refused
 from precision_search.new_folder import check_free, new_folder
+from precision_search.plan_table import host_lines
 from precision_search.programs import Made, make
 from precision_search.progress import Progress
 from precision_search.results import policy_text
@@ -161,11 +162,7 @@ def _text(data: dict[str, Any]) -> str:
             f"  {part}: a card's output must come within {found['snr_db']:.1f} dB of the expected one, and"
             f" {found['max_abs']:.3g} at any value"
         )
-    lines += [
-        f"  on the host: {trip['source'] or 'the model itself'}, {trip['down_bytes']} bytes from the card,"
-        f" {trip['up_bytes']} to it"
-        for trip in data["host"]
-    ]
+    lines += host_lines(data)
     cfg = data["precision_cfg"]
     if cfg is not None:
         lines += [f"  {PRECISION_CFG} for tt_transformers: " + ("written" if cfg["file"] else cfg["why"])]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.tenstorrent.emission import emit
+from backends.tenstorrent.exported import FILES, FOLDER
 from backends.tenstorrent.hosted import CONSTANTS, host_constants, host_module, host_steps
 from backends.tenstorrent.manifest import manifest
 from backends.tenstorrent.packed import check_packed
@@ -48,9 +48,8 @@ def write_program(program: Program, folder: Path, pack: Pack, facts: Mapping[str
         if held:
             np.savez(folder / CONSTANTS, **held)
     write_manifest(program, folder, facts=facts)
-    for file in files("backends.tenstorrent.exported").iterdir():
-        if file.name.endswith(".py") and file.name != "__init__.py":
-            (folder / file.name).write_bytes(file.read_bytes())
+    for name in FILES:
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
     pack(folder, {name: constant.values for name, constant in program.constants.items()})
     return check_packed(program.constants.items(), folder / "weights")
 

@@ -138,13 +138,15 @@ def _host(program: Program) -> list[str]:
         ]
     stops = sum(trip.stops_the_card for trip in trips)
     lines += [
-        f"{len(trips)} pieces of the model stay on the host, in torch (`host.py`); for {stops} of them the card waits.",
-        "What the time of that is depends on the host's PCIe link, which nothing here has measured; the bytes do not:",
+        f"{len(trips)} piece{'s' * (len(trips) > 1)} of the model run on the host, in torch (`host.py`); for {stops} of"
+        " them the card waits, the others are done before it begins. The time that takes depends on the host's PCIe",
+        "link, which was not measured; the bytes do not:",
         "",
         "| of module | from the card, bytes | to the card, bytes |",
         "|---|---|---|",
+        *(f"| {trip.source or 'the model itself'} | {trip.down_bytes} | {trip.up_bytes} |" for trip in trips),
     ]
-    return [*lines, *(f"| {trip.source or '(top)'} | {trip.down_bytes} | {trip.up_bytes} |" for trip in trips)]
+    return [*lines, "", *(f"* {why}" for why in program.left_on_host)] if program.left_on_host else lines
 
 
 def _shown(facts: Facts) -> list[str]:
