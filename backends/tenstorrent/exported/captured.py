@@ -34,14 +34,14 @@ def captured(
     function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], mode: Any
 ) -> tuple[Any, list[dict[str, Any]], str | None]:
     """Result, graph and refusal of one call; of result and refusal one is None."""
-    ttnn.graph.begin_graph_capture(mode)
+    ttnn._ttnn.graph.begin_graph_capture(mode)  # that of Python about it imports torch
     result, refusal = None, None
     try:
         result = function(*arguments, **options)
     except (RuntimeError, TypeError, ValueError) as error:
         refusal = reason(error)
     finally:
-        graph = ttnn.graph.end_graph_capture()
+        graph = ttnn._ttnn.graph.end_graph_capture()
     return result, graph, refusal
 
 

@@ -9,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import mock_card  # type: ignore[import-not-found]  # the file beside this one, here and in an export
+sys.dont_write_bytecode = True  # this folder stays as it was exported
+
+import mock_card  # type: ignore[import-not-found]  # noqa: E402 - the file beside this one, here and in an export
 
 TRACE_BYTES = 1 << 28
 """Of DRAM, for the commands of a trace."""

@@ -3,6 +3,7 @@ nothing, so shapes and calls are what is looked at."""
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -77,21 +78,27 @@ def test_a_program_that_goes_back_to_the_host_can_not_be_traced(said):
     assert said["midst"].startswith("the program goes back to the host in its midst")
 
 
-def call(folder, *arguments):
-    command = [sys.executable, "-B", folder / "run.py", *arguments]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+def call(folder, *arguments, **options):
+    command = [str(part) for part in (sys.executable, folder / "run.py", *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_an_export_plans_by_itself(tiny, mock_folder, tmp_path):
-    """Away from this toolkit: another folder, and no way to import it."""
+    """Away from this toolkit, and without torch, which ttnn does not need."""
     folder = shutil.copytree(tiny["refused"], tmp_path / "elsewhere")
-    status, out, err = call(folder, "--plan", "--mock-folder", mock_folder)
+    (tmp_path / "without").mkdir()
+    hidden = "import sys\nsys.modules.update(torch=None, backends=None, precision=None)\n"
+    (tmp_path / "without" / "sitecustomize.py").write_text(hidden)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "without")}
+    before = sorted(folder.rglob("*"))
+    status, out, err = call(folder, "--plan", "--mock-folder", mock_folder, env=environment, cwd=tmp_path)
     assert (status, err) == (1, "")  # not a line of ttnn's own
     assert "ttnn.conv_transpose2d" in out
     assert "1 refused" in out
     assert "The width of the first tensor must be equal to the height" in out
-    assert not (tmp_path / "generated").exists()
+    assert sorted(folder.rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "without"]
 
 
 def test_nothing_of_the_toolkit_is_imported():
