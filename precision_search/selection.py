@@ -50,7 +50,7 @@ def require_ttnn() -> None:
         return
     if sys.version_info < (3, 12):
         raise CommandError(
-            f"ttnn 0.81.1 has no wheel for Python {sys.version_info.major}.{sys.version_info.minor}; make an"
+            f"ttnn 0.81.1 has no wheel for Python {sys.version_info[0]}.{sys.version_info[1]}; make an"
             " environment with CPython 3.12 on x86-64 Linux, and there: pip install 'precision-search[tenstorrent]'"
         )
     raise CommandError(

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from backends.tenstorrent import engine
+from backends.tenstorrent.planning import Plan
 from precision.study import LOG
 from precision_search import planned
 from precision_search.lowering import Asked, choose
 from precision_search.main import main
 from precision_search.plan_table import plan_table
-from precision_search.programs import make
+from precision_search.programs import Made, make
 from precision_search.progress import Progress
 
 pytestmark = pytest.mark.tenstorrent
@@ -48,11 +49,15 @@ def run(*arguments, capsys):
 
 
 @pytest.fixture(scope="module")
-def data(study, mock_cards):
+def whole(study, mock_cards) -> tuple[Made, Plan]:
     """The study on its own card, planned once."""
-    chosen = choose(Asked(str(study), seconds=0.1))
-    made = make(chosen, host=False, chunk_ms=None, progress=Progress(quiet=True))
-    return planned.plan_data(made, planned.plan_program(made, Progress(quiet=True)))
+    made = make(choose(Asked(str(study), seconds=0.1)), host=False, chunk_ms=None, progress=Progress(quiet=True))
+    return made, planned.plan_program(made, Progress(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def data(whole):
+    return planned.plan_data(*whole)
 
 
 def test_every_site_is_as_the_policy_says(data):
@@ -84,10 +89,8 @@ def test_the_table_has_a_line_a_step_or_a_site(data):
     assert short[-1] == "realized: each of 11 sites as the policy says, and ttnn takes every operation"
 
 
-def test_a_site_that_gets_something_else_breaks_the_verdict(data, study, monkeypatch):
-    chosen = choose(Asked(str(study), seconds=0.1))
-    made = make(chosen, host=False, chunk_ms=None, progress=Progress(quiet=True))
-    plan = planned.plan_program(made, Progress(quiet=True))
+def test_a_site_that_gets_something_else_breaks_the_verdict(whole, study, monkeypatch):
+    made, plan = whole
     steps = [
         replace(step, compute=replace(step.compute, fidelity="hifi2")) if step.site == "conv_pre" else step
         for step in plan.steps

@@ -1,0 +1,187 @@
+"""`export`: a folder that runs without this toolkit, and nothing where it could not be written whole."""
+
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from backends.tenstorrent.packed import file_bytes
+from precision_search import written
+from precision_search.lowering import Asked, choose
+from precision_search.main import main
+from precision_search.new_folder import new_folder
+
+pytestmark = pytest.mark.tenstorrent
+SECONDS = ("--seconds", "0.1")
+
+
+@pytest.fixture(scope="module")
+def mock_cards(tmp_path_factory):
+    """Mock cards of these tests' own; set up once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(made, tmp_path_factory) -> Path:
+    """A study's folder as a run leaves it, as far as an export reads it."""
+    folder = tmp_path_factory.mktemp("studies") / "tiny"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text((made / "tiny.yaml").read_text())
+    sites = [site.name for site in choose(Asked(str(made / "tiny.yaml"))).setting.sites]
+    policy = {site: "bf16" if site.startswith("conv_") else "lofi" for site in sites}
+    (folder / "policy.yaml").write_text(yaml.safe_dump({"sites": policy}))
+    return folder
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.code or 0
+
+
+def read(path):
+    with np.load(path) as held:
+        return dict(held)
+
+
+@pytest.fixture(scope="module")
+def exported(study, mock_cards, tmp_path_factory) -> Path:
+    """The study, exported and moved elsewhere."""
+    out = tmp_path_factory.mktemp("exports") / "tiny_p150"
+    assert run("export", study, "--backend", "tenstorrent", *SECONDS, "--out", out, "--quiet") == 0
+    return out.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
+
+
+def start(folder, *arguments):
+    """Run an export's own run.py, with this toolkit out of reach."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    command = [sys.executable, "run.py", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_folder_has_all_that_runs_it(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert names >= {"README.md", "model.py", "policy.yaml", "program.json", "requirements.txt", "run.py", "sample"}
+    assert "host.py" not in names
+    assert (exported / "requirements.txt").read_text() == "ttnn==0.81.1\n"
+    for path in exported.glob("*.py"):
+        assert "import precision_search" not in path.read_text()
+        assert "import backends" not in path.read_text()
+
+
+def test_it_plans_elsewhere_with_ttnn_alone(exported):
+    done = start(exported, "--plan", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    manifest = json.loads((exported / "program.json").read_text())
+    plan = plan[0] if isinstance(plan, list) else plan
+    assert len(plan["steps"]) == len(manifest["steps"])
+    assert not any(step["refused"] for step in plan["steps"])
+
+
+def test_weights_are_ours_to_the_bit_and_as_many_as_the_manifest_has(exported):
+    constants = json.loads((exported / "program.json").read_text())["constants"]
+    assert {f"{name}.tensorbin" for name in constants} == {path.name for path in (exported / "weights").iterdir()}
+    assert sum(file_bytes(exported / entry["file"]).size for entry in constants.values()) > 10_000
+
+
+def test_the_sample_is_a_clip_and_what_the_program_makes_of_it(exported):
+    manifest = json.loads((exported / "program.json").read_text())
+    given, expected = read(exported / "sample" / "input.npz"), read(exported / "sample" / "expected.npz")
+    assert {name: list(array.shape) for name, array in given.items()} == {
+        spec["name"]: spec["shape"] for spec in manifest["inputs"]
+    }
+    tolerance = manifest["outputs"]["waveform"]["tolerance"]
+    assert np.isfinite(expected["waveform"]).all()
+    assert tolerance["max_abs"] >= 2 * tolerance["seen_max_abs"] > 0
+    assert tolerance["snr_db"] == pytest.approx(tolerance["seen_snr_db"] - 20 * math.log10(2))
+    assert manifest["sample_rate_hz"] == 22050
+    assert manifest["clip"].startswith("clip")
+
+
+def test_the_policy_is_the_studys(exported, study):
+    policy = yaml.safe_load((exported / "policy.yaml").read_text())
+    assert policy["sites"] == yaml.safe_load((study / "policy.yaml").read_text())["sites"]
+    assert set(policy["schemes"]) == {"bf16", "lofi"}
+    text = (exported / "README.md").read_text()
+    assert policy["policy_digest"] in text
+    assert f"ttnn {importlib.metadata.version('ttnn')}" in text
+    assert "has not run on a card" in text
+
+
+def test_chunks_are_exported_with_their_state(study, mock_cards, tmp_path):
+    command = ("--stream", "--chunk-ms", "40", "--seconds", "0.2", "--quiet")
+    assert run("export", study, "--out", tmp_path / "live", *command) == 0
+    manifest = json.loads((tmp_path / "live" / "program.json").read_text())
+    assert manifest["streaming"]
+    assert manifest["states"]
+    assert manifest["stream"]["chunk_ms"] == pytest.approx(40, rel=0.2)
+    given = read(tmp_path / "live" / "sample" / "input.npz")
+    expected = read(tmp_path / "live" / "sample" / "expected.npz")["waveform"]
+    mel = next(spec for spec in manifest["inputs"] if spec["name"] == "mel")
+    assert given["mel"].shape == (len(expected), *mel["shape"])
+    assert len(expected) >= 5
+    assert "`python run.py --stream --check`" in (tmp_path / "live" / "README.md").read_text()
+
+
+def test_a_folder_that_holds_something_is_left_alone(study, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run("export", study, "--out", tmp_path) == 2
+    assert "is not empty; name a new folder by --out" in capsys.readouterr().err
+    assert run("export", study, "--out", tmp_path / "mine.txt") == 2
+    assert "is a file, and an export is a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device; nothing is left of it"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_what_could_not_be_written_whole_is_not_there(study, tmp_path, capsys, monkeypatch, error, code, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(written, "write", fail)
+    assert run("export", study, *SECONDS, "--out", tmp_path / "new", "--quiet") == code
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_folder_may_be_there_if_it_is_empty(tmp_path):
+    out = tmp_path / "a" / "b"
+    out.mkdir(parents=True)
+    with new_folder(out) as folder:
+        (folder / "file").write_text("x")
+        assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == ["file"]
+    assert [path.name for path in out.parent.iterdir()] == ["b"]
+
+
+def test_other_bits_than_ours_are_an_error(study, mock_cards, tmp_path, capsys, monkeypatch):
+    real = written.pack
+
+    def bent(folder, arrays):
+        real(folder, arrays)
+        path = folder / "weights" / "conv_pre_weight.tensorbin"
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    monkeypatch.setattr(written, "pack", bent)
+    assert run("export", study, *SECONDS, "--out", tmp_path / "new", "--quiet") == 2
+    assert "conv_pre_weight: 1 of" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    shutil.rmtree(tmp_path)
