@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor, fx
 
 from backends.tenstorrent.cards import Card
@@ -162,6 +163,8 @@ class _Lowering:
         if constant is not None:
             array = constant.detach().float().reshape(shape).contiguous().numpy()
             return Arranged(self.build.constant(str(node.target), array, dtype), shape, IDENTITY)
+        if node in self._places.moved:
+            return self._moved(node, dtype)
         if order is None:
             order = CHANNELS_LAST if node.meta["val"].ndim == 3 and self._is_convolved(node) else IDENTITY
         return Arranged(self.build.upload(self._on_host(node), shape, order, dtype), shape, order)
@@ -186,6 +189,19 @@ class _Lowering:
         while node in self._places.same:
             node = self._places.same[node]
         return node
+
+    def _moved(self, node: fx.Node, dtype: str) -> Arranged:
+        """A value of the host, read as a permutation or another shape of it."""
+        source: fx.Node = node.args[0]  # type: ignore[assignment]
+        axes: list[int] = node.args[1]  # type: ignore[assignment]
+        shape, rank = shape_of(node), node.meta["val"].ndim
+        whole = self.card(source, dtype)
+        if node.target is torch.ops.aten.permute.default:
+            return whole.transposed([*range(4 - rank), *(axis + 4 - rank for axis in axes)])
+        seen = whole.viewed(shape)
+        if seen is not None:
+            return seen
+        return Arranged(self.build.reshaped(self.build.ordered(whole, IDENTITY).value, shape), shape, IDENTITY)
 
     def _is_convolved(self, node: fx.Node) -> bool:
         sites = [site_node(user) for user in node.users]

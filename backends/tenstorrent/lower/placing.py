@@ -27,6 +27,8 @@ class Places:
     """Nodes that are another under their circumstances."""
     looked_up: Mapping[fx.Node, tuple[fx.Node, fx.Node]]
     """Gathers of whole rows: their table, and the indices."""
+    moved: frozenset[fx.Node]
+    """What only says how a value of the host is read on the card; it is said as that is moved there."""
 
 
 def place(graph: SiteGraph, kept: Collection[fx.Node] = ()) -> Places:
@@ -52,15 +54,15 @@ def place(graph: SiteGraph, kept: Collection[fx.Node] = ()) -> Places:
                 card.add(node)
             elif any(one in card or one in waiting for one in inputs):
                 waiting.add(node)
-    # What only says how an input is read is said as it is moved.
+    moved: set[fx.Node] = set()
     for node in reversed(nodes):
         free = node in needed and node.target in _MOVES and node not in kept and node not in card | waiting
-        if free and node.meta["val"].dtype == torch.float32 and all(user in card for user in node.users):
-            card.add(node)
-    host = tuple(
-        node for node in nodes if node in needed and node.op == "call_function" and node not in card | same.keys()
-    )
-    return Places(frozenset(card), host, frozenset(set(host) - waiting), same, looked_up)
+        if free and node.meta["val"].dtype == torch.float32 and all(user in card | moved for user in node.users):
+            moved.add(node)
+    elsewhere = card | moved | same.keys()
+    host = tuple(node for node in nodes if node in needed and node.op == "call_function" and node not in elsewhere)
+    prepared = frozenset(set(host) - waiting)
+    return Places(frozenset(card), host, prepared, same, looked_up, frozenset(moved))
 
 
 def _suits(

@@ -1,0 +1,226 @@
+"""Lowering: what comes of every operation computes what the model does, and the library takes it."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from backends.emulation.engine import EmulatedEngine
+from backends.emulation.preparation import Preparation
+from backends.emulation.sampling import sample_rows
+from backends.tenstorrent.cards import CARDS
+from backends.tenstorrent.lower import LoweringError, lower, stored_operands
+from backends.tenstorrent.numerics import TensixArithmetic
+from backends.tenstorrent.program import CardStep, HostStep
+from backends.tenstorrent.simulate import Simulator, simulate
+from calibrate.moments import observing_moments
+from precision.policy import Policy, Scheme
+from tests.backends.tenstorrent.zoo import CHANNELS, TIME, Between, zoo
+from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.graph import export_graph, graph_of, site_nodes
+from voice.intercept import intercept
+
+ZOO = zoo()
+WHOLE = Scheme("fp32", "fp32", "fp32", fidelity="hifi3", bias_apart=True)
+BF16 = Scheme("bf16", "bf16", "bf16", fidelity="hifi3")
+LOFI = Scheme("lofi", "bfp8_b", "bfp8_b", fidelity="lofi")
+BLACKHOLE = CARDS["blackhole_p150"]
+
+
+def graph_for(module, **inputs):
+    torch.manual_seed(1)
+    return graph_of(module, inputs or {"x": torch.randn(1, CHANNELS, TIME)}, parts=("y",))
+
+
+def names_of(graph):
+    return list(dict.fromkeys(site.site for site in site_nodes(graph)))
+
+
+def lowered(graph, scheme, card=BLACKHOLE, **options):
+    policy = scheme if isinstance(scheme, Policy) else Policy.uniform(names_of(graph), scheme)
+    return lower(graph, policy, card, stored_operands(graph, policy), **options)
+
+
+def emulated(graph, policy, preparation=None):
+    preparation = Preparation(TensixArithmetic()) if preparation is None else preparation
+    schemes = dict(policy.schemes)
+    return graph.run(handler=lambda call: preparation.compute(call, schemes, None))
+
+
+def ops_of(program):
+    return [step.op for step in program.steps if isinstance(step, CardStep)]
+
+
+def agreement_db(wanted, got):
+    error = (wanted.double() - got.double()).square().sum()
+    return float("inf") if error == 0 else float(10 * torch.log10(wanted.double().square().sum() / error))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_operation_computes_what_the_model_does(name):
+    graph = graph_for(ZOO[name])
+    for scheme, least in ((WHOLE, 90), (BF16, 34), (LOFI, 12)):
+        program = lowered(graph, scheme)
+        result = simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"]
+        (wanted,) = emulated(graph, Policy.uniform(names_of(graph), scheme))
+        assert result.shape == wanted.shape
+        # ttnn has GELU by the error function only; the model's tanh is up to 5e-4 away from it.
+        assert agreement_db(wanted, result) > min(least, 60 if name == "gelu_tanh" else least), scheme.name
+
+
+@pytest.mark.tenstorrent
+@pytest.mark.slow
+@pytest.mark.parametrize("card", CARDS)
+def test_the_library_takes_every_operation(card, tmp_path):
+    from backends.tenstorrent import engine, export, planning
+
+    folders, policies = [], []
+    for name, module in ZOO.items():
+        graph = graph_for(module)
+        sites = names_of(graph)
+        policy = Policy(tuple((site, (BF16, LOFI, WHOLE)[at % 3]) for at, site in enumerate(sites)))
+        folder = tmp_path / name
+        folder.mkdir()
+        export.write_program(lowered(graph, policy, CARDS[card]), folder, engine.pack)
+        folders.append(folder)
+        policies.append(policy)
+    for folder, policy, plan in zip(folders, policies, engine.plan_many(folders, card), strict=True):
+        assert [(step.op, step.refused) for step in plan.refusals] == [], folder.name
+        assert planning.mismatches(plan, policy) == [], folder.name
+
+
+def test_a_transposition_costs_nothing_between_convolutions():
+    program = lowered(graph_for(Between(lambda x: F.leaky_relu(x.mT).mT)), LOFI)
+    assert ops_of(program) == ["upload", "typecast", "conv1d", "leaky_relu", "typecast", "conv1d", "download"]
+
+
+def test_typecasts_stand_where_neighbours_differ_and_are_shared():
+    graph = graph_for(ZOO["branches_sum"])
+    first, *branches, last = names_of(graph)
+    policy = Policy.of({first: BF16, **dict.fromkeys(branches, LOFI), last: BF16})
+    casts = [step for step in lowered(graph, policy).steps if isinstance(step, CardStep) and step.op == "typecast"]
+    assert [step.result.dtype for step in casts] == ["bfp8_b"]
+
+
+def test_every_choice_is_said():
+    program = lowered(graph_for(ZOO["causal_attention"]), LOFI)
+    products = [step for step in program.steps if isinstance(step, CardStep) and step.site is not None]
+    assert {step.compute.fidelity for step in products} == {"lofi"}
+    assert all(step.compute.fp32_accumulation for step in products)
+    assert all("in0_block_w" in step.options for step in products)
+    assert {step.compute.fidelity for step in program.steps if isinstance(step, CardStep) and step.op == "softmax"} == {
+        "hifi4"
+    }
+    wormhole = lowered(graph_for(ZOO["causal_attention"]), LOFI, CARDS["wormhole_n150"])
+    (softmax,) = [step for step in wormhole.steps if isinstance(step, CardStep) and step.op == "softmax"]
+    assert softmax.compute.fidelity == "hifi3", "HiFi4 with fp32 sums is wrong on Wormhole"
+
+
+def test_angles_are_never_below_fp32():
+    program = lowered(graph_for(ZOO["snake"]), LOFI)
+    (sine,) = [step for step in program.steps if isinstance(step, CardStep) and step.op == "sin"]
+    assert sine.result.dtype == "fp32"
+
+
+def test_a_site_is_stored_as_the_levers_say():
+    torch.manual_seed(0)
+    module = Between(F.relu)
+    graph = graph_for(module)
+    levers = ("fidelity_rounding", "gain_folding", "error_feedback")
+    scheme = dataclasses.replace(LOFI, activation="bf16", levers=levers)
+    policy = Policy.uniform(names_of(graph), scheme)
+    with observing_moments(partial(intercept, module), partial(sample_rows, limit=64), set(policy)) as observer:
+        module(graph.examples["x"])
+    moments = observer.moments()
+    program = lower(graph, policy, BLACKHOLE, stored_operands(graph, policy, moments))
+    (wanted,) = emulated(graph, policy, Preparation(TensixArithmetic(), moments))
+    result = simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"]
+    assert agreement_db(wanted, result) > 34
+    plain = lowered(graph, Policy.uniform(names_of(graph), dataclasses.replace(scheme, levers=())))
+    assert (program.constants["first_weight"].values != plain.constants["first_weight"].values).any()
+
+
+def test_reordered_channels_need_no_step():
+    module = Between(F.leaky_relu)
+    graph = graph_for(module)
+    ordered = dataclasses.replace(LOFI, levers=("channel_order",))
+    policy = Policy.of({"first": ordered, "last": LOFI})
+    chains = {"first": "last"}
+    program = lower(graph, policy, BLACKHOLE, stored_operands(graph, policy, chains=chains))
+    assert ops_of(program) == ops_of(lowered(graph, LOFI))
+    (wanted,) = emulated(graph, policy, Preparation(TensixArithmetic(), chains=chains))
+    assert agreement_db(wanted, simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"]) > 30
+
+
+def test_what_has_no_rule_stays_on_the_host_and_is_named():
+    graph = graph_for(Between(lambda x: torch.cumsum(torch.erfinv(torch.tanh(x) * 0.5), dim=2) / TIME))
+    program = lowered(graph, BF16)
+    assert [line.partition(":")[0] for line in program.left_on_host] == [
+        f"the model, aten.{name}" for name in ("erfinv.default", "cumsum.default", "div.Tensor")
+    ]
+    assert sum(isinstance(step, HostStep) for step in program.steps) == 1
+    (wanted,) = emulated(graph, Policy.uniform(names_of(graph), BF16))
+    assert agreement_db(wanted, simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"]) > 30
+    with pytest.raises(LoweringError, match=r"3 operations would stay on the host(.|\n)*erfinv(.|\n)*cumsum"):
+        lowered(graph, BF16, host="refuse")
+
+
+def test_a_site_without_a_counterpart_is_refused_with_all_others():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 1, 3))
+    graph = graph_for(module, x=torch.randn(1, 1, 8, 8))
+    with pytest.raises(LoweringError, match=r"2 operations cannot be lowered\n  0: conv2d (.|\n)*\n  1: conv2d"):
+        lowered(graph, BF16)
+    with pytest.raises(LoweringError, match="no scheme for last; find the model's sites again"):
+        lower(graph_for(ZOO["relu"]), Policy.of({"first": BF16}), BLACKHOLE, {})
+
+
+class Remembering(nn.Module):
+    """The sum of all it was ever given, and a product of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(CHANNELS, 8)
+
+    def forward(self, x, total):
+        total = total * 0.5 + x
+        return self.linear(total), total
+
+
+@pytest.mark.parametrize("scheme", [WHOLE, BF16])
+def test_a_state_is_kept_in_the_type_of_what_it_becomes(scheme):
+    module = Remembering().requires_grad_(False)
+    inputs = {"x": torch.randn(1, 4, CHANNELS)}
+    graph = graph_of(module, inputs, {"total": torch.zeros(1, 4, CHANNELS)}, parts=("y",))
+    program = lowered(graph, scheme)
+    assert program.streaming_sites == {"linear"}
+    simulator = Simulator(program, TensixArithmetic())
+    total = torch.zeros(1, 4, CHANNELS)
+    for _ in range(3):
+        got = simulator.run(inputs)["y"]
+        wanted, total = module(inputs["x"], total)
+        assert agreement_db(wanted, got) > 34
+
+
+def test_the_embedded_voice_lowers_whole():
+    voice = EmbeddedVoice.load()
+    clip = voice.excerpt(bundled_clips()[0], 0.0, 0.5)
+    graph = export_graph(voice, clip)
+    policy = Policy.uniform(names_of(graph), dataclasses.replace(LOFI, activation="bf16"))
+    program = lowered(graph, policy)
+    assert program.left_on_host == ()
+    assert {step.site for step in program.steps if isinstance(step, CardStep)} - {None} == set(policy)
+    wanted = EmulatedEngine(voice, policy, TensixArithmetic()).render(clip).sound
+    found = simulate(program, graph.examples, arithmetic=TensixArithmetic())
+    assert agreement_db(wanted, found["waveform"]) > 34, "what vector operations store in bf16 is all that differs"
+    assert {"waveform", "prosody.duration.out", "prosody.pitch.out"} == set(found)
+
+
+def test_two_lowerings_are_the_same():
+    one, other = (lowered(graph_for(ZOO["attention"]), LOFI) for _ in range(2))
+    assert one.steps == other.steps
+    assert [(name, constant.values.tobytes()) for name, constant in one.constants.items()] == [
+        (name, constant.values.tobytes()) for name, constant in other.constants.items()
+    ]
