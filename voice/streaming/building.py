@@ -42,7 +42,10 @@ class _Builder:
         self._chunk = chunk
         self._graph = Graph()
         self._made: dict[Node, Node] = {}
-        self._delayed: dict[tuple[Node, int], Node] = {}
+        self._past = _past(analysis)
+        """Samples that are kept of a value for the next chunk."""
+        self._rows: dict[Node, tuple[Node, int]] = {}
+        self._cuts: dict[tuple[Node, int, int], Node] = {}
         self._masks: dict[MaskKey, Node] = {}
         self._placeholders: list[Node] = []
         self._examples: dict[str, Tensor] = {}
@@ -92,11 +95,10 @@ class _Builder:
     def _convolve(self, node: Node, window: Window) -> Node:
         site = site_node(node)
         assert site is not None
-        assert window.options is not None
-        row = self._row(site.x, window.history, node, "history")
-        length = self._samples(site.x) + window.history
-        if window.skip or window.unread:
-            row = self._cut(row, 2, window.skip, length - window.unread, node)
+        row, kept = self._row(site.x) if window.history else (self._made[site.x], 0)
+        begin, end = kept - window.history + window.skip, kept + self._samples(site.x) - window.unread
+        if (begin, end) != (0, kept + self._samples(site.x)):
+            row = self._cut(row, 2, begin, end, node)
         options = window.options
         made = self._add(
             node.target,
@@ -120,26 +122,32 @@ class _Builder:
             made = self._cut(made, 2, window.extra, window.extra + self._samples(node), node)
         return made
 
-    def _wait(self, node: Node, samples: int) -> Node:
+    def _wait(self, value: Node, samples: int) -> Node:
         """A value some samples later."""
         if not samples:
-            return self._made[node]
-        if (node, samples) not in self._delayed:
-            axis = self._timing(node).axis
-            row = self._row(node, samples, node, f"wait{samples}")
-            self._delayed[node, samples] = self._cut(row, axis, 0, self._samples(node), node)
-        return self._delayed[node, samples]
-
-    def _row(self, value: Node, kept: int, owner: Node, what: str) -> Node:
-        """The last samples of the chunks before, and this chunk's, as one."""
-        if not kept:
             return self._made[value]
+        row, kept = self._row(value)
+        begin = kept - samples
+        return self._cut(row, self._timing(value).axis, begin, begin + self._samples(value), value)
+
+    def _row(self, value: Node) -> tuple[Node, int]:
+        """The last samples of the chunks before, and this chunk's, as one; and how many of them are from before."""
+        if value in self._rows:
+            return self._rows[value]
+        kept = self._past.get(value, 0)
         axis, samples = self._timing(value).axis, self._samples(value)
-        zeros = torch.zeros(shape_with(value.meta["val"], axis, kept), dtype=value.meta["val"].dtype)
-        state = self._placeholder(f"{owner.name}_{what}", zeros, owner)
-        row = self._add(aten.cat.default, ([state, self._made[value]], axis), owner)
-        self._updates[state.name] = self._cut(row, axis, samples, samples + kept, owner)
-        return row
+        if kept:
+            zeros = torch.zeros(shape_with(value.meta["val"], axis, kept), dtype=value.meta["val"].dtype)
+            state = self._placeholder(f"{value.name}_past", zeros, value)
+            row = self._add(aten.cat.default, ([state, self._made[value]], axis), value)
+            self._updates[state.name] = self._cut(row, axis, samples, samples + kept, value)
+        else:
+            (source,) = value.all_input_nodes
+            before, kept = self._row(source)
+            args, kwargs = map_arg((value.args, dict(value.kwargs)), lambda _: before)
+            row = self._add(value.target, args, value, kwargs)
+        self._rows[value] = row, kept
+        return row, kept
 
     def _mask(self, node: Node) -> Node:
         """The mask of a value; one for all that have the same timing."""
@@ -162,7 +170,10 @@ class _Builder:
         return made
 
     def _cut(self, x: Node, axis: int, begin: int, end: int, like: Node) -> Node:
-        return self._add(aten.slice.Tensor, (x, axis, begin, end, 1), like)
+        key = (x, begin, end)
+        if key not in self._cuts:
+            self._cuts[key] = self._add(aten.slice.Tensor, (x, axis, begin, end, 1), like)
+        return self._cuts[key]
 
     def _add(
         self,
@@ -195,3 +206,29 @@ class _Builder:
 
 
 _SIZED = (aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.expand.default)
+
+
+def _past(analysis: Analysis) -> dict[Node, int]:
+    """The values of which samples are kept, and how many.
+
+    A convolution reads what the activation before it makes of a value whose past is kept for a residual sum anyway: the
+    activation then runs over the row, and no more is kept.
+    """
+    past: dict[Node, int] = {}
+    for plan in analysis.plans.values():
+        for value, samples in plan.waits.items():
+            past[value] = max(past.get(value, 0), samples)
+    waiting = set(past)
+    for node, plan in analysis.plans.items():
+        if plan.window is not None and plan.window.history:
+            value = source = node.all_input_nodes[0]
+            while source not in waiting and source not in analysis.zeroed and _is_activation(source):
+                (source,) = source.all_input_nodes
+            value = source if source in waiting else value
+            past[value] = max(past.get(value, 0), plan.window.history)
+    return past
+
+
+def _is_activation(node: Node) -> bool:
+    pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+    return pointwise and len(node.all_input_nodes) == 1
