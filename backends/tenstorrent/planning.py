@@ -87,7 +87,7 @@ class Plan:
     grid: tuple[int, int]
     """Columns and rows of cores."""
     l1_bytes_per_core: int
-    """What buffers may take of one."""
+    """What buffers may take of one, beside the part that convolutions keep their windows in."""
     weights_dram_bytes: int
     """What weights and state take before the first run; those of convolutions come with their first call."""
     steps: tuple[PlannedOp, ...]

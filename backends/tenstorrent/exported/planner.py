@@ -61,7 +61,7 @@ def plan(folder: Path, device: Any, card: str | None = None) -> dict[str, Any]:
         "card": card or export.manifest["card"],
         "architecture": "blackhole" if ttnn.device.is_blackhole(device) else "wormhole",
         "grid": [grid.x, grid.y],
-        "l1_bytes_per_core": l1_bytes_per_core(),
+        "l1_bytes_per_core": l1_bytes_per_core(device),
         "weights_dram_bytes": held,
         "steps": planner.entries,
     }
@@ -73,9 +73,9 @@ def dram_bytes(device: Any) -> int:
     return int(view.total_bytes_allocated_per_bank * view.num_banks)
 
 
-def l1_bytes_per_core() -> int:
-    """Bytes of a core's L1 that buffers may take."""
-    return int(ttnn.get_max_worker_l1_unreserved_size() - runtime.L1_SMALL_BYTES)
+def l1_bytes_per_core(device: Any) -> int:
+    """Bytes of a core's L1 that buffers may take, beside those that convolutions keep their windows in."""
+    return int(ttnn.get_memory_view(device, ttnn.BufferType.L1).total_bytes_per_bank)
 
 
 class Watched:
@@ -129,11 +129,11 @@ class Planner:
                 usage = ttnn.graph.extract_resource_usage_per_core(taken)
                 entry["l1_bytes_per_core"] = max(entry["l1_bytes_per_core"], usage.peak_total)
                 entry["l1_bytes"] = max(entry["l1_bytes"], ttnn.graph.extract_peak_L1_memory_usage(taken))
-            if entry["l1_bytes_per_core"] > l1_bytes_per_core():
-                # The library looks at what lies in L1 now; on a card, what convolutions keep there lies there, too.
+            # The library looks at what lies in L1 now; on a card, what convolutions keep there lies there, too.
+            if entry["l1_bytes_per_core"] > (free := l1_bytes_per_core(self.device)):
                 entry["refused"] = (
-                    f"takes {entry['l1_bytes_per_core']:,} bytes of L1 of a core, and {l1_bytes_per_core():,} are free "
-                    f"beside the {runtime.L1_SMALL_BYTES:,} for convolutions"
+                    f"takes {entry['l1_bytes_per_core']:,} bytes of L1 of a core, and {free:,} are free beside the "
+                    f"{runtime.L1_SMALL_BYTES:,} for convolutions"
                 )
         else:
             result = self._instead(step, arguments, options)

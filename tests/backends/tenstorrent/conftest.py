@@ -88,6 +88,32 @@ def write_tiny(folder: Path, card: str = "wormhole_n150", refused: bool = True) 
     return folder
 
 
+def write_full(folder: Path) -> Path:
+    """An export of products that leave too little L1, or take more than there is: 64 x K times K x 64."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy(FOLDER / name, folder / name)
+    shutil.copy(TINY / "full.py", folder / "model.py")
+    inputs = {"tight": [1, 1, 64, 32 * 216], "over": [1, 1, 64, 32 * 256]}
+    steps: list[dict[str, Any]] = []
+    for name, shape in inputs.items():
+        turned = [1, 1, shape[3], shape[2]]
+        steps += [{"call": "runtime.upload", "op": "upload", "shape": shape} for shape in (shape, turned)]
+        steps.append({"call": "ttnn.matmul", "op": "matmul", "site": name, "shape": ROW})
+    steps += [{"call": "runtime.download", "op": "download", "shape": ROW, "dtype": "float32"} for _ in inputs]
+    blank = {"site": None, "source": "full", "dtype": "bf16", "memory": "dram", "place": "card"}
+    manifest = {
+        "card": "wormhole_n150",
+        "inputs": [{"name": name, "shape": shape, "dtype": "float32"} for name, shape in inputs.items()],
+        "outputs": {},
+        "constants": {},
+        "states": {},
+        "steps": [{**blank, **step, "index": index} for index, step in enumerate(steps)],
+    }
+    (folder / "program.json").write_text(json.dumps(manifest))
+    return folder
+
+
 def tiny_weights(seed: int = 0) -> Mapping[str, np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
@@ -105,9 +131,9 @@ def mock_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, mock_folder: Path) -> Mapping[str, Path]:
-    """Exports of the tiny model for n150, packed: `whole` without the refused operation, `refused` with it."""
+    """Exports for n150: the tiny model, packed, `whole` without the refused operation and `refused` with it; `full`."""
     made = {}
     for name in ("whole", "refused"):
         made[name] = write_tiny(tmp_path_factory.mktemp(name), refused=name == "refused")
         engine.pack(made[name], tiny_weights(), mock_folder)
-    return made
+    return {**made, "full": write_full(tmp_path_factory.mktemp("full"))}

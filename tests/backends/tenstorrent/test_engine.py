@@ -25,9 +25,9 @@ POLICY = Policy.of({"proj": BLOCKS, "mix#op0": MIX, "narrow": CONV, "longer": CO
 
 @pytest.fixture(scope="session")
 def plans(tiny, mock_folder) -> dict[str, Plan]:
-    """Both exports planned in one process."""
-    made = engine.plan_many([tiny["whole"], tiny["refused"]], "wormhole_n150", mock_folder)
-    return dict(zip(("whole", "refused"), made, strict=True))
+    """All exports planned in one process."""
+    made = engine.plan_many(list(tiny.values()), "wormhole_n150", mock_folder)
+    return dict(zip(tiny, made, strict=True))
 
 
 def test_every_site_is_realized_as_its_policy_says(plans):
@@ -77,7 +77,7 @@ def test_the_mock_card_has_the_cores_that_programs_are_made_for(plans, tiny, moc
     assert plan.grid == CARDS[card].grid
     assert plan.refusals == ()
     assert mismatches(plan, POLICY) == []
-    assert CARDS[card].l1_bytes <= plan.l1_bytes_per_core
+    assert plan.l1_bytes_per_core == {"wormhole_n150": 1_327_776, "blackhole_p150": 1_395_584}[card]
 
 
 def test_a_refusal_is_told_in_the_librarys_words_and_the_rest_is_planned(plans):
@@ -92,6 +92,21 @@ def test_a_refusal_is_told_in_the_librarys_words_and_the_rest_is_planned(plans):
     (line,) = mismatches(plan, held)
     assert line.startswith("wrong (step 7, ttnn.linear): refused: The width")
     assert "refused: step 7, ttnn.linear (wrong)" in plan.table()
+
+
+def test_an_operation_that_overflows_l1_is_refused(plans):
+    tight, over = plans["full"].refusals
+    # The library takes it, as long as nothing lies in the part of L1 that convolutions keep their windows in.
+    assert tight.site == "tight"
+    # 216 tiles of K, 2 + 1 of bf16 each, and two tiles of the result with their sums in fp32.
+    assert tight.l1_bytes_per_core == 2048 * 3 * 216 + 2 * (2048 + 4096)
+    assert tight.refused == (
+        "takes 1,339,392 bytes of L1 of a core, and 1,327,776 are free beside the 65,536 for convolutions"
+    )
+    assert over.site == "over"
+    assert "beyond max L1 size" in over.refused
+    lines = mismatches(plans["full"], Policy.of({"tight": MIX, "over": MIX}))
+    assert [line.split(": ")[1] for line in lines] == ["refused", "refused"]
 
 
 def test_calls_that_the_manifest_does_not_list_are_named(tiny, mock_folder, tmp_path):
