@@ -46,7 +46,8 @@ class Constant:
     value: Value
     """What it is on the card; of a convolution's weight, [out, in / groups, 1, taps], the type it is prepared in."""
     values: np.ndarray[Any, Any]
-    """float32 (uint32 for indices) in the shape of `value`: numbers that the stored format holds exactly."""
+    """float32 (uint32 for indices) in the shape of `value`. Of a site numbers that the stored format holds exactly; of
+    others ttnn rounds them as it packs."""
     file_dtype: str
     """Type that its .tensorbin has."""
     file_layout: Layout

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from backends.emulation.engine import EmulatedEngine
 from backends.emulation.preparation import Preparation
 from backends.emulation.sampling import sample_rows
+from backends.tenstorrent import engine, export, planning
 from backends.tenstorrent.cards import CARDS
 from backends.tenstorrent.lower import LoweringError, lower, stored_operands
 from backends.tenstorrent.numerics import TensixArithmetic
@@ -71,25 +72,27 @@ def test_every_operation_computes_what_the_model_does(name):
         assert agreement_db(wanted, result) > min(least, 60 if name == "gelu_tanh" else least), scheme.name
 
 
+class All(nn.Module):
+    """Every module on the same input: one program for all."""
+
+    def __init__(self, modules):
+        super().__init__()
+        self.zoo = nn.ModuleDict(modules)
+
+    def forward(self, x):
+        return tuple(module(x) for module in self.zoo.values())
+
+
 @pytest.mark.tenstorrent
 @pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS)
 def test_the_library_takes_every_operation(card, tmp_path):
-    from backends.tenstorrent import engine, export, planning
-
-    folders, policies = [], []
-    for name, module in ZOO.items():
-        graph = graph_for(module)
-        sites = names_of(graph)
-        policy = Policy(tuple((site, (BF16, LOFI, WHOLE)[at % 3]) for at, site in enumerate(sites)))
-        folder = tmp_path / name
-        folder.mkdir()
-        export.write_program(lowered(graph, policy, CARDS[card]), folder, engine.pack)
-        folders.append(folder)
-        policies.append(policy)
-    for folder, policy, plan in zip(folders, policies, engine.plan_many(folders, card), strict=True):
-        assert [(step.op, step.refused) for step in plan.refusals] == [], folder.name
-        assert planning.mismatches(plan, policy) == [], folder.name
+    graph = graph_of(All(ZOO), {"x": torch.randn(1, CHANNELS, TIME)}, parts=tuple(ZOO))
+    policy = Policy(tuple((site, (BF16, LOFI, WHOLE)[at % 3]) for at, site in enumerate(names_of(graph))))
+    export.write_program(lowered(graph, policy, CARDS[card]), tmp_path, engine.pack)
+    plan = engine.plan(tmp_path, card)
+    assert [(step.op, step.site, step.refused) for step in plan.refusals] == []
+    assert planning.mismatches(plan, policy) == []
 
 
 def test_a_transposition_costs_nothing_between_convolutions():
