@@ -164,6 +164,17 @@ def whole_chunk(layers: list[nn.Module]) -> int:
     return math.lcm(*denominators)
 
 
+def test_a_residual_sum_and_its_convolution_share_the_past() -> None:
+    branches = [nn.Sequential(nn.LeakyReLU(0.1), nn.Conv1d(4, 4, k, padding=k // 2)) for k in (3, 5)]
+    module = Chain([nn.Conv1d(4, 4, 1), Mean([Residual([branch]) for branch in branches])]).requires_grad_(False)
+    step = stream(graph_of(module, {"x": torch.randn(1, 4, 10)}, parts=("y",)), time_axes={"x": 2}, chunk=4)
+    # The first layer's result, for two sums and two convolutions; and the narrower branch, which waits for the wider.
+    assert len(step.graph.states) == 2
+    assert len(step.mask_keys) == 1
+    assert step.latency_samples == 2
+    assert_streams(step, {"x": torch.randn(1, 4, 11)}, module, 1e-6)
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
