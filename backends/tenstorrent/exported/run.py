@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stream", action="store_true", help="chunk after chunk of a longer input, keeping state")
     parser.add_argument("--time", type=int, metavar="N", help="time N runs, and every operation in one of them")
     parser.add_argument("--trace", action="store_true", help="capture the program once and replay it")
-    parser.add_argument("--card", help=f"mock card: {', '.join(mock_card.CARDS)} (default: that of program.json)")
+    parser.add_argument("--card", choices=mock_card.CARDS, help="mock card (default: that of program.json)")
     parser.add_argument(
         "--on-card", action="store_true", help="plan on the real card, and say what it made of the program"
     )
@@ -89,6 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(str(error), 2)
         except runtime.RuntimeFailure as error:
             return _fail(str(error))
+        except OSError as error:
+            return _fail(f"{error.filename}: {error.strerror}", 2)
 
 
 def _fail(message: str, status: int = 1) -> int:

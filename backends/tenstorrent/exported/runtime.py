@@ -121,14 +121,6 @@ def read_back(tensor: Any) -> np.ndarray[Any, Any]:
     return np.asarray(tensor.to_numpy())
 
 
-def load_tensor(file: str | Path, device: Any = None, memory_config: Any = None) -> Any:
-    """Read a .tensorbin file, to the card where one is given."""
-    if not Path(file).is_file():
-        raise RuntimeFailure(f"{file} is missing; export again, or pack the weights (run.py --help)")
-    tensor = ttnn.load_tensor(str(file), device=device)
-    return tensor if device is None or memory_config is None else ttnn.to_memory_config(tensor, memory_config)
-
-
 def pack(arrays: Path, folder: Path) -> None:
     """Write the constants of an export as .tensorbin files, by ttnn's own packer.
 

@@ -115,6 +115,7 @@ def test_nothing_of_the_toolkit_is_imported():
         ((), "nothing to do: give --input, --plan or --check"),
         (("--input", "none.npz"), "there is no none.npz"),
         (("--plan", "--check"), "not allowed with argument"),
+        (("--plan", "--card", "n300"), "invalid choice: 'n300'"),
         (("--input", "x.npz", "--trace"), "give --time or --stream, too"),
         (("--input", "x.npz", "--mesh", "two"), "a mesh is ROWSxCOLUMNS, as 1x2; got 'two'"),
     ],
