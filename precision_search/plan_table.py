@@ -49,7 +49,7 @@ def _totals(data: Mapping[str, Any]) -> list[str]:
     return [
         f"{total['operations']} operations ({total['device_operations']} of the device), {total['typecasts']} of them"
         f" typecasts; {total['host_round_trips']} round trips to the host",
-        f"MACs of all sites: {fidelities}",
+        f"MACs of its sites: {fidelities}",
         f"L1 of one of {columns} x {rows} cores, at its fullest: {peak / KIB:.0f} of {all_of_it / KIB:.0f} KiB"
         f" ({peak / all_of_it:.0%}), in operation {total['l1_peak_at']}",
         f"DRAM, at its fullest: {total['dram_peak_bytes'] / MIB:.1f} MiB",

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from backends.tenstorrent.engine import EngineError, pack
 from backends.tenstorrent.export import write_manifest, write_program, write_sample, write_words
 from backends.tenstorrent.host_traffic import round_trips
+from backends.tenstorrent.manifest import results_of
 from backends.tenstorrent.packed import PackingError
 from backends.tenstorrent.readme import Facts
 from backends.tenstorrent.simulate import Simulator
@@ -59,7 +61,7 @@ def write(made: Made, folder: Path, progress: Progress) -> dict[str, Any]:
         compared = write_program(program, folder, pack, facts)
     except (ValueError, PackingError, EngineError) as error:
         raise CommandError(str(error)) from error
-    steps = len(program.steps) * len(made.runs)
+    steps = sum(len(results_of(step)) for step in program.steps) * len(made.runs)
     progress.begin("computing the expected output in exact arithmetic, operations", steps)
     expected = made.parts_by(Simulator(program, watch=lambda value, _: progress.step(value.name)).run)
     progress.begin("computing it with an erring vector unit, operations", steps)
@@ -118,7 +120,7 @@ def _facts(made: Made, tolerances: dict[str, Tolerance], compared: int) -> Facts
         card_title=setting.device.title,
         policy=chosen.policy_source,
         policy_digest=policy.digest,
-        scheme_shares=mac_shares(chosen, {site: scheme.name for site, scheme in policy.schemes}),
+        scheme_shares=mac_shares(chosen, {site: scheme.name for site, scheme in made.policy.schemes}),
         lofi_mac_share=part.lofi_macs,
         bfp8_weight_share=part.bfp8_weights,
         sites=len(policy),
@@ -127,15 +129,17 @@ def _facts(made: Made, tolerances: dict[str, Tolerance], compared: int) -> Facts
         tolerances=tolerances,
         weight_bytes=compared,
         versions={name: version(name) for name in PACKAGES},
-        chunk_ms=None if made.stream is None else made.stream.chunk_ms,
+        program_sites=len(made.policy),
+        stream=manifest_facts(made).get("stream"),
     )
 
 
-def mac_shares(chosen: Chosen, named: dict[str, str]) -> dict[str, float]:
-    """Share of the MACs of all sites by a name of each site, the largest first."""
-    total = sum(site.macs_per_second for site in chosen.setting.sites)
+def mac_shares(chosen: Chosen, named: Mapping[str, str]) -> dict[str, float]:
+    """Share of the MACs of the named sites by what each is named, the largest first."""
+    sites = [site for site in chosen.setting.sites if site.name in named]
+    total = sum(site.macs_per_second for site in sites)
     found: dict[str, float] = {}
-    for site in chosen.setting.sites:
+    for site in sites:
         found[named[site.name]] = found.get(named[site.name], 0.0) + site.macs_per_second / total
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -159,8 +163,8 @@ def _text(data: dict[str, Any]) -> str:
     ]
     for part, found in data["tolerances"].items():
         lines.append(
-            f"  {part}: a card's output must come within {found['snr_db']:.1f} dB of the expected one, and"
-            f" {found['max_abs']:.3g} at any value"
+            f"  {part}: of a card, an SNR of {found['snr_db']:.1f} dB or more against the expected output, and no value"
+            f" off by more than {found['max_abs']:.3g}"
         )
     lines += host_lines(data)
     cfg = data["precision_cfg"]

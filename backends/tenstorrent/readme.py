@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from backends.tenstorrent.host_traffic import host_bytes, round_trips
 from backends.tenstorrent.program import CardStep, Program
@@ -28,8 +29,10 @@ class Facts:
     weight_bytes: int
     """Of the packed weights that were held against our own packer's bytes."""
     versions: Mapping[str, str]
-    chunk_ms: float | None = None
-    """Of a program that runs chunk by chunk."""
+    program_sites: int
+    """Sites that the program computes: all, or those of the part that is streamed."""
+    stream: Mapping[str, Any] | None = None
+    """Of a program that runs chunk by chunk, as the manifest has it."""
 
 
 def readme(program: Program, facts: Facts) -> str:
@@ -37,6 +40,7 @@ def readme(program: Program, facts: Facts) -> str:
     sections = (
         _head(program, facts),
         _running(program, facts),
+        _chunks(facts),
         _policy(facts),
         _sample(facts),
         _host(program),
@@ -55,11 +59,7 @@ def _head(program: Program, facts: Facts) -> list[str]:
     steps = sum(isinstance(step, CardStep) for step in program.steps)
     inputs = ", ".join(f"`{value.name}` {list(value.shape)} {value.dtype}" for value in program.inputs)
     outputs = ", ".join(f"`{name}`" for name in program.outputs)
-    how = (
-        ""
-        if facts.chunk_ms is None
-        else f" It runs in chunks of {facts.chunk_ms:g} ms and keeps its state on the card."
-    )
+    how = "" if facts.program_sites == facts.sites else _part(facts)
     return [
         f"# {facts.model} on {facts.card_title}, through TT-NN",
         "",
@@ -87,6 +87,31 @@ def _running(program: Program, facts: Facts) -> list[str]:
         "```",
         "",
         "Planning opens a card that is not there; it touches neither a real one nor the installed library.",
+    ]
+
+
+def _part(facts: Facts) -> str:
+    return (
+        f" It has {facts.program_sites} of the {facts.sites} sites: those of the part that runs chunk by chunk. What"
+        " comes before runs once an utterance and is not in this folder; what it gives are the inputs here."
+    )
+
+
+def _chunks(facts: Facts) -> list[str]:
+    stream = facts.stream
+    if stream is None:
+        return []
+    masks = "".join(f" `{name}`" for name in stream["masks"])
+    return [
+        "## Chunks",
+        "",
+        f"A run takes {stream['chunk_frames']} frames and gives {stream['chunk_samples']} samples"
+        f" ({stream['chunk_ms']:.1f} ms), late by {stream['latency_samples']}: sample i of chunk n is sample"
+        f" {stream['chunk_samples']} n - {stream['latency_samples']} + i of the utterance; those before 0 and after its"
+        " end mean nothing. What a chunk needs of those before it stays on the card; it begins as zeros.",
+        "The last frames are filled up with zeros, and chunks of zeros bring out what is late. Masks are 1 where a"
+        f" value belongs to the utterance and 0 before its begin and after its end:{masks or ' none'}.",
+        "`sample/input.npz` has all chunks of a clip, along a first axis.",
     ]
 
 
@@ -124,7 +149,7 @@ def _sample(facts: Facts) -> list[str]:
 
 
 def _check(facts: Facts) -> str:
-    return "`python run.py --check`" if facts.chunk_ms is None else "`python run.py --stream --check`"
+    return "`python run.py --check`" if facts.stream is None else "`python run.py --stream --check`"
 
 
 def _host(program: Program) -> list[str]:
@@ -138,9 +163,9 @@ def _host(program: Program) -> list[str]:
         ]
     stops = sum(trip.stops_the_card for trip in trips)
     lines += [
-        f"{len(trips)} piece{'s' * (len(trips) > 1)} of the model run on the host, in torch (`host.py`); for {stops} of"
-        " them the card waits, the others are done before it begins. The time that takes depends on the host's PCIe",
-        "link, which was not measured; the bytes do not:",
+        f"{len(trips)} piece{'s' * (len(trips) > 1)} of the model on the host, in torch (`host.py`): "
+        + (f"for {stops} of them the card waits." if stops else "all done before the card begins.")
+        + " The time that the bytes take is that of the host's PCIe link, which was not measured.",
         "",
         "| of module | from the card, bytes | to the card, bytes |",
         "|---|---|---|",

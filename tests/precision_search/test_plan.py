@@ -124,7 +124,7 @@ def test_a_policy_of_ones_own_brings_its_schemes(study, tmp_path, mock_cards, ca
     command = ("plan", study, "--card", "wormhole_n150", "--policy", path, "--seconds", "0.1", "--sites-only")
     code, out, _ = run(*command, "--quiet", capsys=capsys)
     assert code == 0
-    assert "MACs of all sites: hifi2 100.0%" in out
+    assert "MACs of its sites: hifi2 100.0%" in out
     assert "wormhole_n150" in out.splitlines()[0]
 
 

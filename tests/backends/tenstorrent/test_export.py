@@ -62,6 +62,7 @@ FACTS = Facts(
     lofi_mac_share=0.75,
     bfp8_weight_share=0.5,
     sites=1,
+    program_sites=1,
     clip="anna",
     clip_seconds=0.5,
     tolerances={"waveform": Tolerance.between(np.ones(4), np.full(4, 1.01))},
@@ -262,3 +263,12 @@ def test_a_vector_unit_that_errs_moves_results_by_a_unit_in_the_last_place():
     assert moved[exact == 0].eq(0).all()
     assert torch.equal(doubted(made).run(inputs)["waveform"], moved)
     assert torch.equal(doubted(program()).run(inputs)["waveform"], Simulator(program()).run(inputs)["waveform"])
+
+
+def test_readme_of_a_stream_says_how_chunks_make_an_utterance():
+    stream = {"chunk_ms": 80.0, "chunk_frames": 5, "chunk_samples": 1280, "latency_samples": 96, "masks": ["early"]}
+    text = readme(program(), replace(FACTS, stream=stream, sites=3))
+    assert "It has 1 of the 3 sites" in text
+    assert "sample i of chunk n is sample 1280 n - 96 + i of the utterance" in text
+    assert "`early`" in text
+    assert "`python run.py --stream --check`" in text
