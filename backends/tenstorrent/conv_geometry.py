@@ -66,7 +66,7 @@ def convolution_shards(convolution: Convolution, card: Card, in0_block_w: int | 
     """
     channels = convolution.in_channels
     if in0_block_w is None:
-        needed = least_bytes(convolution, card)
+        needed = least_bytes(convolution)
         if needed > budget(card):
             fits = largest_width(convolution, card)
             raise GeometryError(
@@ -131,7 +131,7 @@ def largest_width(convolution: Convolution, card: Card) -> int | None:
     return None
 
 
-def least_bytes(convolution: Convolution, card: Card) -> int:
+def least_bytes(convolution: Convolution) -> int:
     """L1 of a core that a convolution takes with all of K in a block and one tile of rows: weights, rows, result."""
     channels = convolution.in_channels
     per_tap = tiles(channels) * TILE if convolution.activation in SHARED else padded_channels(channels)
