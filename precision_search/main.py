@@ -183,6 +183,9 @@ def _run(parsed: argparse.Namespace) -> int:
         rest = "; nothing measured is lost: the same command with --resume goes on" if parsed.command == "run" else ""
         print(f"\nprecision-search: stopped{rest}", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:  # who reads the table has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
