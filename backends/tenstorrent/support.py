@@ -63,8 +63,10 @@ def _refuses_formats(site: Site, scheme: Scheme) -> str | None:
         if fmt not in FORMATS:
             reason = INSTEAD.get(fmt, f"ttnn 0.81.1 has no {fmt}; use one of {', '.join(FORMATS)}")
             return f"{operand} {fmt}: {reason}"
-    reason = OPERATIONS[site.op].refused.get(scheme.activation)
-    return None if reason is None else f"activation {scheme.activation}: {reason}"
+    refused = OPERATIONS[site.op].refused
+    if scheme.activation in refused:
+        return f"activation {scheme.activation}: {refused[scheme.activation]}"
+    return None
 
 
 def _refuses_fidelity(scheme: Scheme, architecture: Architecture) -> str | None:

@@ -79,7 +79,7 @@ def _tables(program: Program) -> Iterator[str]:
 
 
 def _table(name: str, brackets: str, items: Sequence[str]) -> str:
-    first, last = brackets
+    first, last = brackets[0], brackets[1]
     return f"{name} = {first}\n{filled(items, '    ')}\n{last}" if items else f"{name} = {brackets}"
 
 
