@@ -9,18 +9,19 @@ from torch import Tensor, fx
 
 from backends.tenstorrent.cards import Card
 from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, Four, alike, four, padded
-from backends.tenstorrent.lower.builder import Builder
+from backends.tenstorrent.lower.builder import Between, Builder
 from backends.tenstorrent.lower.hosting import HostLinesError, line
 from backends.tenstorrent.lower.operands import Operands
 from backends.tenstorrent.lower.placing import Places, place
 from backends.tenstorrent.lower.reading import UnsupportedError, shape_of
-from backends.tenstorrent.lower.rules import RULES, looked_up
+from backends.tenstorrent.lower.rules import RULES, looked_up, rows_of
 from backends.tenstorrent.lower.sites import CHANNELS_LAST, lower_site
 from backends.tenstorrent.program import Program, State, Value
 from precision.policy import Policy
 from voice.graph import SiteGraph, constant_of, site_node, site_nodes
 
 Host = Literal["allow", "refuse"]
+aten = torch.ops.aten
 
 
 class LoweringError(ValueError):
@@ -28,7 +29,13 @@ class LoweringError(ValueError):
 
 
 def lower(
-    graph: SiteGraph, policy: Policy, card: Card, operands: Mapping[str, Operands], *, host: Host = "allow"
+    graph: SiteGraph,
+    policy: Policy,
+    card: Card,
+    operands: Mapping[str, Operands],
+    *,
+    host: Host = "allow",
+    between: Between = "fp32",
 ) -> Program:
     """Lower a graph.
 
@@ -39,6 +46,8 @@ def lower(
         operands: stored weight and bias of every site that has weights; see `stored_operands`.
         host: whether operations without a rule may stay in torch on the host, between two runs of the card. What is
             made of the inputs before the card starts may always.
+        between: in what vector operations keep their results where a site does not round them at once. "fp32" is how a
+            policy was heard by emulation; "bf16" is cheaper, and not what was heard.
 
     Raises:
         LoweringError: the policy lacks sites, a site has no counterpart, or an operation would stay on the host and
@@ -50,7 +59,7 @@ def lower(
     kept: dict[fx.Node, str] = {}
     lying: dict[str, _Lying] = {}
     while True:
-        lowering = _Lowering(graph, policy, card, operands, place(graph, kept), lying)
+        lowering = _Lowering(graph, policy, Builder(card, between), operands, place(graph, kept), lying)
         lowering.run()
         stuck = {node: why for node, why in lowering.failed.items() if node in kept or site_node(node) is not None}
         if stuck:
@@ -68,6 +77,8 @@ def lower(
     return replace(lowering.program(), left_on_host=left)
 
 
+_CARRIED = frozenset({aten.reshape.default, aten.permute.default, aten.slice.Tensor, aten.select.int, aten.cat.default})
+"""Operations that give values as they are."""
 _Lying = tuple[str, Four]
 """Type and order of a state."""
 
@@ -89,12 +100,12 @@ class _Lowering:
         self,
         graph: SiteGraph,
         policy: Policy,
-        card: Card,
+        build: Builder,
         operands: Mapping[str, Operands],
         places: Places,
         lying: Mapping[str, _Lying],
     ) -> None:
-        self.build = Builder(card)
+        self.build = build
         self.failed: dict[fx.Node, str] = {}
         self.lie_better: dict[str, _Lying] = {}
         """States that should lie as what they become does, and have not yet been made to."""
@@ -145,6 +156,16 @@ class _Lowering:
 
     # What rules ask for.
 
+    def rounds_next(self, node: fx.Node) -> bool:
+        """Whether whoever reads a node's value rounds it to bf16 first."""
+        sites = [(user, site_node(user)) for user in node.users]
+        return bool(sites) and all(
+            self._schemes[site.site].activation == "bf16"
+            if site is not None
+            else user.target in _CARRIED and user not in self._places.host and self.rounds_next(user)
+            for user, site in sites
+        )
+
     def constant(self, node: fx.Node) -> Tensor | None:
         """The value of a node that is a constant of the model."""
         return constant_of(self._graph, node) if node.op == "get_attr" else None
@@ -153,16 +174,19 @@ class _Lowering:
         """Whether the host has it."""
         return node.op != "get_attr" and self._same(node) not in self._held
 
-    def card(self, node: fx.Node, dtype: str = "bf16", order: Four | None = None) -> Arranged:
-        """A node's value on the card; moved there, in that type and order, where the host has it."""
+    def card(self, node: fx.Node, dtype: str | None = None, order: Four | None = None) -> Arranged:
+        """See `Reader.card`."""
         node = self._same(node)
         if node in self._held:
             return self._held[node]
+        if self.build.between == "fp32":
+            dtype = "fp32"
         constant = self.constant(node)
         shape = shape_of(node)
         if constant is not None:
             array = constant.detach().float().reshape(shape).contiguous().numpy()
-            return Arranged(self.build.constant(str(node.target), array, dtype), shape, IDENTITY)
+            return Arranged(self.build.constant(str(node.target), array, dtype or "bf16"), shape, IDENTITY)
+        dtype = dtype or ("fp32" if self._is_read_in_fp32(node) else "bf16")
         if node in self._places.moved:
             return self._moved(node, dtype)
         if order is None:
@@ -196,12 +220,25 @@ class _Lowering:
         axes: list[int] = node.args[1]  # type: ignore[assignment]
         shape, rank = shape_of(node), node.meta["val"].ndim
         whole = self.card(source, dtype)
-        if node.target is torch.ops.aten.permute.default:
+        if node.target is aten.permute.default:
             return whole.transposed([*range(4 - rank), *(axis + 4 - rank for axis in axes)])
         seen = whole.viewed(shape)
         if seen is not None:
             return seen
         return Arranged(self.build.reshaped(self.build.ordered(whole, IDENTITY).value, shape), shape, IDENTITY)
+
+    def _is_read_in_fp32(self, node: fx.Node) -> bool:
+        """Whether a site computes in fp32 with it, or with what other operations make of it."""
+        waiting, seen = [node], {node}
+        while waiting:
+            for user in waiting.pop().users:
+                site = site_node(user)
+                if site is not None and self._schemes[site.site].activation == "fp32":
+                    return True
+                if site is None and user not in seen:
+                    seen.add(user)
+                    waiting.append(user)
+        return False
 
     def _is_convolved(self, node: fx.Node) -> bool:
         sites = [site_node(user) for user in node.users]
@@ -233,8 +270,7 @@ class _Lowering:
                 table, indices = self._places.looked_up[node]
                 held = self.build.ordered(self.card(table), IDENTITY)
                 flat = self.build.reshaped(held.value, (1, 1, *held.value.shape[2:]))
-                rows = self.build.laid_out(self.build.cast(flat, "bf16"), "row_major")
-                return looked_up(self, node, rows, indices)
+                return looked_up(self, node, rows_of(self, node, flat), indices)
             return RULES[node.target](self, node)
         except UnsupportedError as error:
             self.failed[node] = str(error)

@@ -19,14 +19,20 @@ class Reader(Protocol):
 
     build: Builder
 
-    def card(self, node: fx.Node, dtype: str = "bf16", order: Four | None = None) -> Arranged:
-        """A node's value on the card; moved there, in that type and order, where the host has it."""
+    def card(self, node: fx.Node, dtype: str | None = None, order: Four | None = None) -> Arranged:
+        """A node's value on the card; moved there, in that type and order, where the host has it.
+
+        None is fp32 where a site reads what is made of it in fp32, and bf16 elsewhere; bf16 of a constant.
+        """
 
     def constant(self, node: fx.Node) -> Tensor | None:
         """The value of a node that is a constant of the model."""
 
     def on_host(self, node: fx.Node) -> bool:
         """Whether the host has it."""
+
+    def rounds_next(self, node: fx.Node) -> bool:
+        """Whether whoever reads a node's value rounds it to bf16 first: then it may be kept in bf16 as well."""
 
     def card_indices(self, node: fx.Node) -> Value:
         """Whole numbers that the host has, as its value."""

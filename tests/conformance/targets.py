@@ -1,0 +1,173 @@
+"""Targets: every Backend that the suite is for, and the schemes that are tried at it."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.base import Backend, Builder, Built
+from backends.hopper.backend import HopperBackend
+from backends.tenstorrent.backend import TenstorrentBackend
+from backends.tenstorrent.built import plan_builds
+from precision.policy import FIDELITIES, Policy, Scheme
+from precision.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    name: str
+    backend: Backend
+    choices: Mapping[str, tuple[Any, ...]]
+    """Field of a scheme -> what is tried of it, with some that no target has."""
+    widest: Scheme
+    """All that the target has of precision."""
+    everyday: tuple[Scheme, ...]
+    """Schemes that a search would choose between, each good for every site."""
+    agreement_db: float = math.inf
+    """SNR, at least, of one built layer against the emulation of it; infinite where they are equal to the bit."""
+    no_build: str | None = None
+    """Why nothing is built for it yet."""
+    no_software: Callable[[], str | None] = lambda: None
+    """Why its software can't be asked here; None where it can."""
+    look: Callable[[Sequence[Built], Path], object] = lambda builts, folder: None
+    """Has the software look at many builds at once, where that is cheaper; keeps what it needs in the folder."""
+    needs: str | None = None
+    """The marker of tests that need its software."""
+
+    @property
+    def builder(self) -> Builder:
+        assert isinstance(self.backend, Builder)
+        return self.backend
+
+    def schemes(self) -> Iterator[Scheme]:
+        """All combinations."""
+        for values in product(*self.choices.values()):
+            yield Scheme("conformance", **dict(zip(self.choices, values, strict=True)))
+
+    def claimed(self, site: Site, streaming: bool = False) -> list[Scheme]:
+        """All combinations that the backend does not refuse."""
+        return [scheme for scheme in self.schemes() if self.refuses(site, scheme, streaming) is None]
+
+    def refuses(self, site: Site, scheme: Scheme, streaming: bool = False) -> str | None:
+        """What the backend says, of a site in a stream or of one elsewhere."""
+        return (self.builder.refuses_in_stream if streaming else self.backend.refuses)(site, scheme)
+
+    def refused(self, site: Site) -> dict[str, Scheme]:
+        """Every reason for which it refuses a combination, with one that it refuses so."""
+        reasons = {self.backend.refuses(site, scheme): scheme for scheme in self.schemes()}
+        return {reason: scheme for reason, scheme in reasons.items() if reason is not None}
+
+    def uniform(self, sites: Sequence[Site], scheme: Scheme, streaming: bool = False) -> Policy:
+        """The scheme at every site that may have it, all of the target's precision elsewhere."""
+        may = {site.name: self.refuses(site, scheme, streaming) is None for site in sites}
+        return Policy.of({name: scheme if taken else self.widest for name, taken in may.items()})
+
+    def mixed(self, sites: Sequence[Site], streaming: bool = False) -> Policy:
+        """A policy under which each site takes the next of the schemes that it may have."""
+        held: dict[str, Scheme] = {}
+        for index, site in enumerate(sites):
+            claimed = self.claimed(site, streaming)
+            # A prime step, so that neighbours differ in nearly every field, and all are taken before one comes again.
+            held[site.name] = claimed[index * 1009 % len(claimed)]
+        return Policy.of(held)
+
+
+def targets() -> list[Any]:
+    """All, as parameters of a test."""
+    return [pytest.param(target, id=target.name) for target in TARGETS]
+
+
+def builders() -> list[Any]:
+    """All, as parameters of a test that builds; those that build nothing are skipped, with the reason."""
+    return [
+        pytest.param(
+            target, id=target.name, marks=[pytest.mark.skip(target.no_build)] if target.no_build is not None else []
+        )
+        for target in TARGETS
+    ]
+
+
+def asked() -> list[Any]:
+    """As `builders`, of a test that asks the target's software."""
+    return [
+        pytest.param(
+            target,
+            id=target.name,
+            marks=[
+                *([pytest.mark.skip(target.no_build)] if target.no_build is not None else []),
+                *([getattr(pytest.mark, target.needs)] if target.needs is not None else []),
+            ],
+        )
+        for target in TARGETS
+    ]
+
+
+def _no_ttnn() -> str | None:
+    if importlib.util.find_spec("ttnn") is None:
+        return "the ttnn wheel is not installed; there is one for CPython 3.12 (and 3.10) on x86-64 Linux only"
+    if Path("/dev/tenstorrent").exists():
+        return "a real card is present, and a mock one is not to be mistaken for it"
+    return None
+
+
+TENSIX = {
+    "weight": ("bf16", "bfp8_b", "bfp4_b", "fp32", "bfp2_b", "int8"),
+    "activation": ("bf16", "bfp8_b", "bfp4_b", "fp32", "fp8_e4m3"),
+    "accumulate": ("fp32", "bf16"),
+    "fidelity": (*FIDELITIES, None),
+    "levers": ((), ("col_tilize",), ("fidelity_rounding",)),
+    "packer_l1_acc": (False, True),
+    "in0_block_w": (None, 1, 2),
+    "bias_apart": (False, True),
+}
+TENSIX_WIDEST = Scheme("fp32", "fp32", "fp32", fidelity="hifi3", bias_apart=True)
+TENSIX_EVERYDAY = (
+    Scheme("blocks", "bfp8_b", "bfp8_b", fidelity="lofi"),
+    Scheme("bf16", "bf16", "bf16", fidelity="hifi2"),
+    Scheme("mixed", "bfp8_b", "bf16", accumulate="bf16", fidelity="hifi2"),
+)
+HOPPER = {
+    "weight": ("fp8_e4m3", "fp8_e5m2", "bf16", "fp16", "fp32", "int8", "bfp8_b"),
+    "activation": ("fp8_e4m3", "fp8_e5m2", "bf16", "fp16", "fp32", "int8", "bfp8_b"),
+    "accumulate": ("fp32", "bf16"),
+    "fidelity": (None, "lofi"),
+    "weight_scale": ("channel", "tensor"),
+    "activation_scale": ("dynamic",),
+    "levers": ((), ("error_feedback",)),
+    "packer_l1_acc": (False, True),
+    "in0_block_w": (None, 1),
+    "bias_apart": (False, True),
+}
+
+
+def _tenstorrent(name: str, backend: TenstorrentBackend) -> Target:
+    return Target(
+        name,
+        backend,
+        TENSIX,
+        TENSIX_WIDEST,
+        TENSIX_EVERYDAY,
+        no_software=_no_ttnn,
+        look=plan_builds,  # type: ignore[arg-type]
+        needs="tenstorrent",
+    )
+
+
+TARGETS = (
+    _tenstorrent("wormhole_n150", TenstorrentBackend("wormhole")),
+    _tenstorrent("blackhole_p150", TenstorrentBackend("blackhole")),
+    Target(
+        "hopper",
+        HopperBackend(),
+        HOPPER,
+        Scheme("fp32", "fp32", "fp32"),
+        (Scheme("bf16", "bf16", "bf16"), Scheme("fp16", "fp16", "fp16")),
+        no_build="the Hopper adapter builds nothing yet",
+    ),
+)
+"""A target joins the suite by an entry here."""
