@@ -256,10 +256,11 @@ def evaluate(folder: Path, policy_path: Path | None, *, exact: bool, progress: P
                 rendered.append(samples)
                 progress.step(clip.name)
         heard = hear(setting, crew, policy, "held_back", whole=True, rendered=rendered)
-    return Answer(*_verdicts(policy.digest, arithmetic.name, heard))
+    return verdicts(policy.digest, arithmetic.name, heard)
 
 
-def _verdicts(digest: str, arithmetic: str, heard: Heard) -> tuple[dict[str, Any], str]:
+def verdicts(digest: str, arithmetic: str, heard: Heard) -> Answer:
+    """What a policy was found to keep, and in which arithmetic."""
     gates = [verdict_line(verdict) for verdict in heard.verdicts]
     data = {
         "policy_digest": digest,
@@ -268,7 +269,7 @@ def _verdicts(digest: str, arithmetic: str, heard: Heard) -> tuple[dict[str, Any
         "gates": gates,
     }
     said = "every gate kept" if heard.kept else "GATES BROKEN"
-    return data, "\n".join([*gate_lines(gates), f"{said} in {arithmetic}"])
+    return Answer(data, "\n".join([*gate_lines(gates), f"{said} in {arithmetic}"]))
 
 
 def judge(

@@ -102,6 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--exact", action="store_true", help="in the target's arithmetic to the bit, as the verdict of a run (minutes)"
     )
+    evaluate.add_argument(
+        "--lowered",
+        action="store_true",
+        help="as the program for a Tenstorrent card computes it: to the bit at sites, and between them stored as the card"
+        " stores it (minutes)",
+    )
     report = command("report", "Write the report of a study again.", recipe=False)
     report.add_argument("study", type=Path, help="a study folder")
     _add_judge(
@@ -218,6 +224,10 @@ def _dispatch(parsed: argparse.Namespace) -> int:
 def _evaluate(parsed: argparse.Namespace) -> "commands.Answer":
     progress = Progress(quiet=parsed.json)
     try:
+        if parsed.lowered:
+            from precision_search.lowered import evaluate_lowered  # the way to a card takes seconds to import
+
+            return evaluate_lowered(parsed.study, parsed.policy, progress)
         return commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
     finally:
         progress.end()

@@ -22,6 +22,6 @@ class Card:
 
 CARDS: Mapping[str, Card] = {
     "wormhole_n150": Card("wormhole_n150", "wormhole", "n150", (8, 8), 1_395_424),
-    "blackhole_p150": Card("blackhole_p150", "blackhole", "p150a", (13, 10), 1_395_424),
+    "blackhole_p150": Card("blackhole_p150", "blackhole", "p150a", (13, 10), 1_463_232),
 }
 """By name. A card with dispatch on it has fewer columns than one of slow dispatch; these are the former."""

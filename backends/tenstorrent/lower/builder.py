@@ -4,7 +4,7 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,16 @@ from backends.tenstorrent.cards import Card
 from backends.tenstorrent.lower.arranged import Arranged, Four, alike, four
 from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Layout, Program, State, Step, Value
 
+Between = Literal["fp32", "bf16"]
+
 
 class Builder:
     """What a program grows from; every name in it is unique."""
 
-    def __init__(self, card: Card) -> None:
-        """Start empty."""
+    def __init__(self, card: Card, between: Between = "fp32") -> None:
+        """Start empty; `between`: in what vector operations keep their results."""
         self.card = card
+        self.between: Between = between
         # On Wormhole HiFi4 with fp32 sums gives wrong ones (tt-metal 38306).
         self.vector = Compute("hifi3" if card.architecture == "wormhole" else "hifi4", fp32_accumulation=True)
         self.steps: list[Step] = []

@@ -15,9 +15,24 @@ _LOWEST = -3.3895314e38  # of bf16: minus infinity would make NaN of a row that 
 
 
 def vector(reader: Reader, node: fx.Node, op: str, x: Arranged, options: Mapping[str, Any] | None = None) -> Arranged:
-    """Add an operation whose result has the shape, order and type of its input."""
+    """Add an operation whose result has the shape and order of its input."""
+    x = kept_whole(reader, node, x)
     value = reader.build.step(op, [x.value], x.value.shape, x.dtype, name=node.name, options=options)
     return Arranged(value, x.shape, x.order)
+
+
+def kept_whole(reader: Reader, node: fx.Node, x: Arranged) -> Arranged:
+    """The input in the type in which the result is to be kept: ttnn gives that of the input."""
+    if reader.build.between == "bf16" or reader.rounds_next(node):
+        return x
+    return Arranged(reader.build.cast(x.value, "fp32"), x.shape, x.order)
+
+
+def _kept(reader: Reader, node: fx.Node, *dtypes: str) -> str:
+    """Type in which the result of a binary operation is kept, which may differ from those of its operands."""
+    if reader.build.between == "fp32":
+        return "bf16" if reader.rounds_next(node) else "fp32"
+    return "fp32" if "fp32" in dtypes else "bf16"
 
 
 def unary(op: str, **named: tuple[int, str, Any]) -> Rule:
@@ -37,7 +52,8 @@ def in_fp32(op: str) -> Rule:
         x = reader.card(node.args[0], "fp32")  # type: ignore[arg-type]
         wide = Arranged(reader.build.cast(x.value, "fp32"), x.shape, x.order)
         result = vector(reader, node, op, wide)
-        return Arranged(reader.build.cast(result.value, x.dtype), x.shape, x.order)
+        dtype = _kept(reader, node, x.dtype)
+        return Arranged(reader.build.cast(result.value, dtype), x.shape, x.order)
 
     return rule
 
@@ -47,7 +63,7 @@ def binary(op: str, *, swapped: bool = False) -> Rule:
 
     def rule(reader: Reader, node: fx.Node) -> Arranged:
         first, second = node.args[0], node.args[1]
-        if float(node.kwargs.get("alpha", 1)) != 1.0:
+        if node.kwargs.get("alpha", 1) != 1:
             raise UnsupportedError("an alpha other than 1 in an addition; multiply before it")
         turned = swapped
         if not isinstance(first, fx.Node) or _number(reader, first) is not None:
@@ -55,13 +71,17 @@ def binary(op: str, *, swapped: bool = False) -> Rule:
         assert isinstance(first, fx.Node)
         scalar = _number(reader, second) if isinstance(second, fx.Node) else float(second)  # type: ignore[arg-type]
         if scalar is not None:
-            return vector(reader, node, op, reader.card(first), {"scalar": scalar, "reversed": turned})
+            x = reader.card(first)
+            options = {"scalar": scalar, "reversed": turned}
+            dtype = _kept(reader, node, x.dtype)
+            value = reader.build.step(op, [x.value], x.value.shape, dtype, name=node.name, options=options)
+            return Arranged(value, x.shape, x.order)
         assert isinstance(second, fx.Node)
         x, y = met(reader, first, second)
         if turned:
             x, y = y, x
-        shape = shape_of(node)
-        value = reader.build.step(op, [x.value, y.value], [shape[axis] for axis in x.order], x.dtype, name=node.name)
+        shape, dtype = shape_of(node), _kept(reader, node, x.dtype, y.dtype)
+        value = reader.build.step(op, [x.value, y.value], [shape[axis] for axis in x.order], dtype, name=node.name)
         return Arranged(value, shape, x.order)
 
     return rule
@@ -74,29 +94,20 @@ def _number(reader: Reader, node: fx.Node) -> float | None:
 
 
 def met(reader: Reader, first: fx.Node, second: fx.Node) -> tuple[Arranged, Arranged]:
-    """Two tensors in one order and of one type: that of the larger, the wider; constants as the other has it."""
-    nodes = (first, second)
-    constants = [reader.constant(node) for node in nodes]
-    if constants[0] is not None or constants[1] is not None:
-        held = 1 if constants[0] is not None else 0
-        other = reader.card(nodes[held])
-        given = constants[1 - held]
-        if given is None:
+    """Two tensors in one order, that of the larger; constants as the other has it."""
+    for one, other in ((first, second), (second, first)):
+        # What is constant, or still on the host, is made to lie as the other does.
+        given = reader.constant(one)
+        if given is None and not reader.on_host(one):
+            continue
+        if reader.constant(other) is not None:
             raise UnsupportedError("two constants that were not folded")
-        made = as_constant(reader, nodes[1 - held], given, other)
-        return (other, made) if held == 0 else (made, other)
-    if reader.on_host(first) or reader.on_host(second):
-        # What is moved is moved as the other lies.
-        held, moved = (second, first) if reader.on_host(first) else (first, second)
-        like = reader.card(held)
-        other = reader.card(moved, like.dtype, like.order)
-        return (other, like) if held is second else (like, other)
+        like = reader.card(other)
+        made = reader.card(one, like.dtype, like.order) if given is None else as_constant(reader, one, given, like)
+        return (made, like) if one is first else (like, made)
     x, y = reader.card(first), reader.card(second)
-    dtype = "fp32" if "fp32" in (x.dtype, y.dtype) else "bf16"
     order = x.order if math.prod(x.shape) >= math.prod(y.shape) else y.order
-    x, y = (reader.build.ordered(one, order) for one in (x, y))
-    x, y = (Arranged(reader.build.cast(one.value, dtype), one.shape, one.order) for one in (x, y))
-    return x, y
+    return reader.build.ordered(x, order), reader.build.ordered(y, order)
 
 
 def as_constant(reader: Reader, node: fx.Node, values: Tensor, like: Arranged) -> Arranged:
@@ -105,7 +116,8 @@ def as_constant(reader: Reader, node: fx.Node, values: Tensor, like: Arranged) -
     if shape is None:
         raise UnsupportedError(f"a constant of {values.ndim} axes; ttnn's operations take four")
     array = values.detach().float().reshape(shape).permute(like.order).contiguous().numpy()
-    value = reader.build.constant(str(node.target) if node.op == "get_attr" else node.name, array, like.dtype)
+    dtype = "fp32" if reader.build.between == "fp32" else like.dtype
+    value = reader.build.constant(str(node.target) if node.op == "get_attr" else node.name, array, dtype)
     return Arranged(value, shape, like.order)
 
 
@@ -127,7 +139,8 @@ def masked_fill(reader: Reader, node: fx.Node) -> Arranged:
         added = Arranged(reader.build.upload(made, shape, x.order, x.dtype), shape, x.order)
     else:
         raise UnsupportedError("a mask that is computed on the card")
-    value = reader.build.step("add", [x.value, added.value], x.value.shape, x.dtype, name=node.name)
+    dtype = _kept(reader, node, x.dtype, added.dtype)
+    value = reader.build.step("add", [x.value, added.value], x.value.shape, dtype, name=node.name)
     return Arranged(value, x.shape, x.order)
 
 
@@ -158,6 +171,8 @@ def clamp(reader: Reader, node: fx.Node) -> Arranged:
 def gated(reader: Reader, node: fx.Node) -> Arranged:
     """One half of the channels, times the sigmoid of the other (GLU; Dauphin et al. 2017)."""
     x = reader.card(node.args[0])  # type: ignore[arg-type]
+    if reader.build.between == "fp32":  # the gate is a result of its own
+        x = Arranged(reader.build.cast(x.value, "fp32"), x.shape, x.order)
     place = x.place(axis_of(int(argument(node, 1, "dim", -1)), node.meta["val"].ndim))
     shape = shape_of(node)
     half = x.value.shape[place] // 2
@@ -171,5 +186,6 @@ def gated(reader: Reader, node: fx.Node) -> Arranged:
             reader.build.step("slice", [x.value], lengths, x.dtype, name=f"{node.name}_half", options=options)
         )
     gate = reader.build.step("sigmoid", [halves[1]], halves[1].shape, x.dtype, name=f"{node.name}_gate")
-    value = reader.build.step("multiply", [halves[0], gate], gate.shape, x.dtype, name=node.name)
+    dtype = _kept(reader, node, x.dtype)
+    value = reader.build.step("multiply", [halves[0], gate], gate.shape, dtype, name=node.name)
     return Arranged(value, shape, x.order)

@@ -70,10 +70,10 @@ def lower(
             lying |= lowering.lie_better
         else:
             break
-    between = {node: kept.get(node, "ttnn has no operation for it here") for node in lowering.between}
-    if between and host == "refuse":
-        raise LoweringError(_said("would stay on the host between two runs of the card", between))
-    left = tuple(f"{_where(node)}: {why}" for node, why in between.items())
+    waited = {node: kept.get(node, "ttnn has no operation for it here") for node in lowering.waited}
+    if waited and host == "refuse":
+        raise LoweringError(_said("would stay on the host between two runs of the card", waited))
+    left = tuple(f"{_where(node)}: {why}" for node, why in waited.items())
     return replace(lowering.program(), left_on_host=left)
 
 
@@ -123,7 +123,7 @@ class _Lowering:
         self._states: dict[str, State] = {}
 
     @property
-    def between(self) -> tuple[fx.Node, ...]:
+    def waited(self) -> tuple[fx.Node, ...]:
         """What the host does after the card has begun, of those that a later operation of the card waits for."""
         waited: set[fx.Node] = set()
         for node in reversed(list(self._graph.module.graph.nodes)):

@@ -8,7 +8,7 @@ from torch import fx
 
 from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, axis_of, four, padded
 from backends.tenstorrent.lower.elementwise import as_constant
-from backends.tenstorrent.lower.reading import Reader, UnsupportedError, argument, shape_of
+from backends.tenstorrent.lower.reading import Reader, UnsupportedError, argument, shape_of, whole
 from backends.tenstorrent.program import Layout
 
 aten = torch.ops.aten
@@ -35,12 +35,12 @@ def viewed(reader: Reader, node: fx.Node) -> Arranged:
 
 def sliced(reader: Reader, node: fx.Node) -> Arranged:
     """A run along an axis, or one place of it, which takes the axis away."""
-    source, axis, begin = node.args[0], int(node.args[1]), int(node.args[2])  # type: ignore[call-overload]
+    source, axis, begin = node.args[0], whole(node.args[1]), whole(node.args[2])
     x = reader.card(source)  # type: ignore[arg-type]
     axis = axis_of(axis, source.meta["val"].ndim)  # type: ignore[union-attr]
     one = node.target is aten.select.int
-    end = begin + 1 if one else int(node.args[3])  # type: ignore[call-overload]
-    if not one and int(node.args[4]) != 1:  # type: ignore[call-overload]
+    end = begin + 1 if one else whole(node.args[3])
+    if not one and whole(node.args[4]) != 1:
         raise UnsupportedError(f"a slice with a step of {node.args[4]}; only whole runs are lowered")
     cut = x
     if (begin, end) != (0, x.shape[axis]):

@@ -56,3 +56,9 @@ def shape_of(node: fx.Node) -> Four:
     if shape is None:
         raise UnsupportedError(f"a tensor of {len(extents)} axes; ttnn's operations take four")
     return shape
+
+
+def whole(argument: object) -> int:
+    """An argument that is a whole number."""
+    assert isinstance(argument, int)
+    return argument

@@ -7,7 +7,9 @@ import torch
 from torch import fx
 
 from backends.tenstorrent.lower.arranged import Arranged, axis_of, four
-from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
+from backends.tenstorrent.lower.elementwise import kept_whole
+from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of, whole
+from backends.tenstorrent.program import Layout
 from backends.tenstorrent.shards import TILE
 
 aten = torch.ops.aten
@@ -23,7 +25,7 @@ def reduction(op: str) -> Rule:
         axes = [axis_of(int(a), rank) for a in (range(rank) if given is None else given)]
         if is_stack(source) and axes == [axis_of(int(argument(source, 1, "dim", 0)), rank)]:
             return _sum_of_branches(reader, node, source, 1 / len(source.args[0]) if op == "mean" else None)  # type: ignore[arg-type]
-        x = reader.card(source)
+        x = kept_whole(reader, node, reader.card(source))
         shape = four([1 if axis in axes else extent for axis, extent in enumerate(x.shape)])
         value = x.value
         for axis in axes:
@@ -55,7 +57,9 @@ def _sum_of_branches(reader: Reader, node: fx.Node, stack: fx.Node, factor: floa
     tensors = [reader.card(branch) for branch in branches]
     order = tensors[0].order
     dtype = "fp32" if any(tensor.dtype == "fp32" for tensor in tensors) else "bf16"
-    values = [reader.build.cast(reader.build.ordered(tensor, order).value, dtype) for tensor in tensors]
+    if reader.build.between == "fp32":
+        dtype = "fp32"
+    values = [reader.build.ordered(tensor, order).value for tensor in tensors]
     total = values[0]
     for value in values[1:]:
         total = reader.build.step("add", [total, value], total.shape, dtype, name=f"{node.name}_sum")
@@ -70,7 +74,7 @@ def _sum_of_branches(reader: Reader, node: fx.Node, stack: fx.Node, factor: floa
 
 def softmax(reader: Reader, node: fx.Node) -> Arranged:
     """Softmax along any one axis."""
-    x = reader.card(node.args[0])  # type: ignore[arg-type]
+    x = kept_whole(reader, node, reader.card(node.args[0]))  # type: ignore[arg-type]
     axis = axis_of(int(argument(node, 1, "dim", -1)), node.meta["val"].ndim)
     x = reader.build.ordered(x, four([*(other for other in x.order if other != axis), axis]))
     value = reader.build.step(
@@ -89,19 +93,19 @@ def norm(op: str) -> Rule:
     """A norm over the last axis, or over groups of channels."""
 
     def rule(reader: Reader, node: fx.Node) -> Arranged:
-        x = reader.card(node.args[0])  # type: ignore[arg-type]
+        x = kept_whole(reader, node, reader.card(node.args[0]))  # type: ignore[arg-type]
         group = op == "group_norm"
         over = node.args[1]
         if not group and len(over) != 1:  # type: ignore[arg-type]
             raise UnsupportedError(f"{op} over {len(over)} axes; only the last is lowered")  # type: ignore[arg-type]
         channels = axis_of(1, node.meta["val"].ndim) if group else 3
-        if group and (x.shape[channels] % TILE or x.shape[channels] % int(over)):  # type: ignore[call-overload]
+        if group and (x.shape[channels] % TILE or x.shape[channels] % whole(over)):
             raise UnsupportedError(f"group_norm of {x.shape[channels]} channels; ttnn takes whole tiles of {TILE}")
         x = reader.build.ordered(x, four([*(axis for axis in x.order if axis != channels), channels]))
         epsilon = argument(node, 3 if op == "rms_norm" else 4, "eps")
         options: dict[str, Any] = {"epsilon": 2.0**-23 if epsilon is None else float(epsilon)}
         if group:
-            options["groups"] = int(over)  # type: ignore[call-overload]
+            options["groups"] = whole(over)
         inputs = [x.value]
         for position, name in ((2, "weight"), (3, "bias")):
             given = None if name == "bias" and op == "rms_norm" else argument(node, position, name)
@@ -110,10 +114,11 @@ def norm(op: str) -> Rule:
             values = reader.constant(given)
             if values is None:
                 raise UnsupportedError(f"a {name} of {op} that is no constant of the model")
-            # The library takes norm weights in bf16 and fp32.
-            inputs.append(
-                reader.build.constant(str(given.target), values.detach().float().reshape(1, 1, 1, -1).numpy(), x.dtype)
-            )
+            # Norms take weights in bf16 and fp32; those over groups in rows of a tile's width.
+            shape = (1, 1, -1, TILE) if group else (1, 1, 1, -1)
+            array = values.detach().float().reshape(shape).numpy()
+            layout: Layout = "row_major" if group else "tile"
+            inputs.append(reader.build.constant(str(given.target), array, x.dtype, layout=layout))
         value = reader.build.step(
             op, inputs, x.value.shape, x.dtype, name=node.name, options=options, compute=reader.build.vector
         )

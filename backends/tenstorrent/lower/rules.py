@@ -1,7 +1,7 @@
 """Rules: what each of torch's operations becomes on the card. `voice.graph.canon` says which there are."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,23 +22,52 @@ def _embedding(reader: Reader, node: fx.Node) -> Arranged:
     values = reader.constant(table)  # type: ignore[arg-type]
     if values is None:
         raise UnsupportedError("an embedding whose table is no constant of the model")
-    held = reader.build.constant(
-        str(table.target),  # type: ignore[union-attr]
-        values.detach().float().numpy(),
-        "bf16",
-        layout="row_major",
-    )
-    return looked_up(reader, node, held, indices)  # type: ignore[arg-type]
+    name = str(table.target)  # type: ignore[union-attr]
+    rest = values.detach().float()
+    parts: list[Value] = []
+    while bool(rest.any()) or not parts:
+        part = rest.bfloat16().float()
+        rest = rest - part
+        parts.append(reader.build.constant(name, part.numpy(), "bf16", layout="row_major"))
+        if not split(reader, node):
+            break
+    return looked_up(reader, node, parts, indices)  # type: ignore[arg-type]
 
 
-def looked_up(reader: Reader, node: fx.Node, table: Value, indices: fx.Node) -> Arranged:
-    """Rows of a table by indices that the host has."""
+def split(reader: Reader, node: fx.Node) -> bool:
+    """Whether a table goes in parts: ttnn looks up bf16 alone, and three of those make up any number in fp32."""
+    return reader.build.between == "fp32" and not reader.rounds_next(node)
+
+
+def rows_of(reader: Reader, node: fx.Node, table: Value) -> list[Value]:
+    """A table [1, 1, rows, channels] that the card has computed, as what can be looked up."""
+    build = reader.build
+    if table.dtype == "bf16" or not split(reader, node):
+        return [build.laid_out(build.cast(table, "bf16"), "row_major")]
+    parts = []
+    for left in (2, 1, 0):
+        part = build.cast(table, "bf16")
+        parts.append(build.laid_out(part, "row_major"))
+        if left:
+            table = build.step("subtract", [table, part], table.shape, "fp32", name=f"{node.name}_rest")
+    return parts
+
+
+def looked_up(reader: Reader, node: fx.Node, tables: Sequence[Value], indices: fx.Node) -> Arranged:
+    """Rows by indices that the host has; of several tables their sum."""
     count = math.prod(int(extent) for extent in indices.meta["val"].shape)
     chosen = reader.build.upload_indices(reader.card_indices(indices), count)
     shape = shape_of(node)
-    # ttnn.embedding gives three axes.
-    value = reader.build.step("embedding", [chosen, table], (1, count, shape[3]), "bf16", name=node.name)
-    return Arranged(reader.build.reshaped(value, shape), shape, IDENTITY)
+    total: Value | None = None
+    for table in tables:
+        # ttnn.embedding gives three axes.
+        value = reader.build.step("embedding", [chosen, table], (1, count, shape[3]), "bf16", name=node.name)
+        if total is None:
+            total = value
+        else:
+            total = reader.build.step("add", [total, value], value.shape, "fp32", name=f"{node.name}_sum")
+    assert total is not None
+    return Arranged(reader.build.reshaped(total, shape), shape, IDENTITY)
 
 
 RULES: Mapping[Any, Rule] = {

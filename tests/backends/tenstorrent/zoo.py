@@ -149,6 +149,9 @@ def zoo():
         "padded": Between(lambda x: F.pad(x, (3, 2))),
         "halves": Between(lambda x: x[:, ::1, 4:20]),
         "group_norm": Between(nn.GroupNorm(4, CHANNELS)),
+        "group_norm_of_tiles": nn.Sequential(
+            nn.Conv1d(CHANNELS, 64, 1), nn.GroupNorm(8, 64), nn.SiLU(), nn.Conv1d(64, 8, 1)
+        ),
         "layer_norm": Rows(nn.LayerNorm(CHANNELS)),
         "rms_norm": Rows(nn.RMSNorm(CHANNELS)),
         "channel_norm": Between(lambda x: F.layer_norm(x.mT, [CHANNELS]).mT),

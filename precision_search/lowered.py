@@ -1,0 +1,59 @@
+"""Lowered: a policy heard as its program computes it, with every result stored as the card stores it."""
+
+from pathlib import Path
+
+import torch
+
+from audio_eval.output import Output
+from backends.emulation.audition import output_of
+from backends.tenstorrent.lower import LoweringError, lower, stored_operands
+from backends.tenstorrent.lower.operands import Operands
+from backends.tenstorrent.simulate import SimulationError, simulate
+from precision_search.commands import Answer, CommandError, verdicts
+from precision_search.jury import hear
+from precision_search.lowering import Asked, Chosen, choose, refuse_refused
+from precision_search.progress import Progress
+from precision_search.run import calibrated, moments_of
+from precision_search.workers import Workers
+from voice.graph import GraphError, export_graph
+from voice.model import Rendering
+
+NAME = "the lowered program, exact products"
+
+
+def evaluate_lowered(folder: Path, policy: Path | None, progress: Progress) -> Answer:
+    """Hear a policy of a study on the clips held back, as the program for its card computes them.
+
+    The search hears sites alone in the card's formats; a program stores what lies between them, too.
+
+    Raises:
+        CommandError: the study is not for a Tenstorrent card or has not ended, or the model cannot be lowered.
+    """
+    chosen = choose(Asked(str(folder), policy))
+    refuse_refused(chosen)
+    rendered = rendered_lowered(chosen, progress)
+    setting = chosen.setting
+    with Workers(setting, calibrated(setting, progress), 1, moments_of(setting, progress), folder) as crew:
+        heard = hear(setting, crew, chosen.policy, "held_back", whole=True, rendered=rendered)
+    return verdicts(chosen.policy.digest, NAME, heard)
+
+
+def rendered_lowered(chosen: Chosen, progress: Progress) -> list[Output]:
+    """What the program makes of every clip held back; it is lowered anew for each, as lengths differ."""
+    torch.set_num_threads(1)
+    setting, operands = chosen.setting, dict[str, Operands]()
+    moments = moments_of(setting, progress)
+    progress.begin("computing the lowered program, clips", len(setting.held_back_clips))
+    found = []
+    for clip in setting.held_back_clips:
+        try:
+            graph = export_graph(setting.voice, clip)
+            operands = operands or stored_operands(graph, chosen.policy, moments, setting.chains, chosen.adapted)
+            program = lower(graph, chosen.policy, chosen.card, operands)
+            parts = simulate(program, graph.examples)
+        except (GraphError, LoweringError, SimulationError) as error:
+            raise CommandError(f"{setting.voice.name}, clip {clip.name}: {error}") from error
+        logits = {name: parts[name] for name in parts if name.startswith(("text", "audio."))}
+        found.append(output_of(Rendering(parts.get("waveform"), logits)))
+        progress.step(clip.name)
+    return found
