@@ -7,6 +7,7 @@ import torch
 from audio_eval.output import Output
 from backends.emulation.audition import output_of
 from backends.tenstorrent.lower import LoweringError, lower, stored_operands
+from backends.tenstorrent.lower.builder import Between
 from backends.tenstorrent.lower.operands import Operands
 from backends.tenstorrent.simulate import SimulationError, simulate
 from precision_search.commands import Answer, CommandError, verdicts
@@ -18,24 +19,22 @@ from precision_search.workers import Workers
 from voice.graph import GraphError, export_graph
 from voice.model import Rendering
 
-NAME = "the lowered program, exact products"
 
-
-def evaluate_lowered(folder: Path, policy: Path | None, progress: Progress) -> Answer:
+def evaluate_lowered(folder: Path, policy: Path | None, between: Between, progress: Progress) -> Answer:
     """Hear a policy of a study on the clips held back, as the program for its card computes them.
 
-    The search hears sites alone in the card's formats; a program stores what lies between them, too.
+    With fp32 between sites that is what `evaluate --exact` hears; with bf16 it is not.
 
     Raises:
         CommandError: the study is not for a Tenstorrent card or has not ended, or the model cannot be lowered.
     """
-    chosen = choose(Asked(str(folder), policy))
+    chosen = choose(Asked(str(folder), policy, between=between))
     refuse_refused(chosen)
     rendered = rendered_lowered(chosen, progress)
     setting = chosen.setting
     with Workers(setting, calibrated(setting, progress), 1, moments_of(setting, progress), folder) as crew:
         heard = hear(setting, crew, chosen.policy, "held_back", whole=True, rendered=rendered)
-    return verdicts(chosen.policy.digest, NAME, heard)
+    return verdicts(chosen.policy.digest, f"the lowered program, {between} between sites", heard)
 
 
 def rendered_lowered(chosen: Chosen, progress: Progress) -> list[Output]:
@@ -49,7 +48,7 @@ def rendered_lowered(chosen: Chosen, progress: Progress) -> list[Output]:
         try:
             graph = export_graph(setting.voice, clip)
             operands = operands or stored_operands(graph, chosen.policy, moments, setting.chains, chosen.adapted)
-            program = lower(graph, chosen.policy, chosen.card, operands)
+            program = lower(graph, chosen.policy, chosen.card, operands, between=chosen.between)
             parts = simulate(program, graph.examples)
         except (GraphError, LoweringError, SimulationError) as error:
             raise CommandError(f"{setting.voice.name}, clip {clip.name}: {error}") from error

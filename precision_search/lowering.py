@@ -10,6 +10,7 @@ import yaml
 
 from backends.tenstorrent.backend import TenstorrentBackend
 from backends.tenstorrent.cards import CARDS, Card
+from backends.tenstorrent.lower.builder import Between
 from calibrate.adapted import StoredAdaptations, adapted_file
 from precision.policy import Policy
 from precision.recipe import Recipe, RecipeError, load_recipe
@@ -40,6 +41,8 @@ class Asked:
     """How much of the clip; None: all of it."""
     overrides: Sequence[str] = ()
     """Of the recipe's values, as `run --set` has them."""
+    between: Between = "fp32"
+    """In what results between sites are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Chosen:
     clip: Clip
     folder: Path | None
     """Of the study; None where a recipe was named."""
+    between: Between = "fp32"
+    """In what results between sites are kept."""
 
     @property
     def refused(self) -> dict[str, str]:
@@ -96,7 +101,7 @@ def choose(asked: Asked) -> Chosen:
     )
     _check_adapted(policy, folder, path)
     source = f"the baseline {recipe.baseline.name} at every site" if path is None else str(path)
-    return Chosen(setting, policy, source, card, _clip(setting, asked), folder)
+    return Chosen(setting, policy, source, card, _clip(setting, asked), folder, asked.between)
 
 
 def refuse_refused(chosen: Chosen) -> None:

@@ -104,9 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--lowered",
-        action="store_true",
-        help="as the program for a Tenstorrent card computes it: to the bit at sites, and between them stored as the card"
-        " stores it (minutes)",
+        nargs="?",
+        choices=("fp32", "bf16"),
+        const="fp32",
+        metavar="BETWEEN",
+        help="as the program for a Tenstorrent card computes it that export --between BETWEEN writes (minutes)",
     )
     report = command("report", "Write the report of a study again.", recipe=False)
     report.add_argument("study", type=Path, help="a study folder")
@@ -227,7 +229,7 @@ def _evaluate(parsed: argparse.Namespace) -> "commands.Answer":
         if parsed.lowered:
             from precision_search.lowered import evaluate_lowered  # the way to a card takes seconds to import
 
-            return evaluate_lowered(parsed.study, parsed.policy, progress)
+            return evaluate_lowered(parsed.study, parsed.policy, parsed.lowered, progress)
         return commands.evaluate(parsed.study, parsed.policy, exact=parsed.exact, progress=progress)
     finally:
         progress.end()

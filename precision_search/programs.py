@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backends.tenstorrent.lower import LoweringError, lower, stored_operands
+from backends.tenstorrent.lower.lowering import Host
 from backends.tenstorrent.program import Program
 from precision.policy import Policy
 from precision_search.commands import CommandError
@@ -88,7 +89,8 @@ def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progre
         progress.begin("storing weights under the policy")
         operands = stored_operands(graph, chosen.policy, moments, setting.chains, chosen.adapted)
         progress.begin("lowering to ttnn")
-        program = lower(graph, chosen.policy, chosen.card, operands, host="allow" if host else "refuse")
+        left: Host = "allow" if host else "refuse"
+        program = lower(graph, chosen.policy, chosen.card, operands, host=left, between=chosen.between)
     except (GraphError, LoweringError, StreamingError) as error:
         raise CommandError(f"{chosen.setting.voice.name}: {error}") from error
     except ValueError as error:

@@ -4,8 +4,10 @@ import argparse
 import importlib.util
 import sys
 from pathlib import Path
+from typing import get_args
 
 from backends.tenstorrent.cards import CARDS
+from backends.tenstorrent.lower.builder import Between
 from precision_search.commands import CommandError
 from precision_search.lowering import Asked
 
@@ -26,6 +28,13 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--no-host", action="store_true", help="refuse where anything would be left in torch on the host, by name"
+    )
+    sub.add_argument(
+        "--between",
+        choices=get_args(Between),
+        default="fp32",
+        help="in what results between sites are kept: fp32, as the policy was heard (default), or bf16: half the traffic,"
+        " and not what was heard (evaluate --lowered bf16 tells)",
     )
     sub.add_argument("--json", action="store_true", help="print JSON in place of text")
 
@@ -67,4 +76,5 @@ def asked_of(parsed: argparse.Namespace) -> Asked:
         clip=parsed.clip,
         seconds=parsed.seconds,
         overrides=parsed.set,
+        between=parsed.between,
     )
