@@ -115,6 +115,11 @@ def _checked_shard(convolution: Convolution, card: Card, in0_block_w: int) -> in
             f"in0_block_w {in0_block_w} gives shards of {shard} channels, and {convolution.activation} activations"
             f" come in tiles of {TILE}; use a multiple of {taps}, or bf16 activations"
         )
+    if convolution.activation in SHARED and in0_block_w < taps * tiles(shard):
+        raise GeometryError(
+            f"in0_block_w {in0_block_w} holds {shard} channels of all {taps} taps, and {convolution.activation}"
+            f" activations come in tiles of {TILE}, which take {taps * tiles(shard)}; use that, or leave it out"
+        )
     return shard
 
 

@@ -1,7 +1,7 @@
 """What a target refuses: in words that help, before anything is made, and all at once."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_all_that_is_refused_is_named_at_once(target: Target, each: Model) -> No
 
 
 @pytest.mark.parametrize("target", builders())
-def test_a_policy_of_other_sites_is_refused_by_name(target: Target, model: Callable[[str], Model], each: Model) -> None:
+def test_a_policy_of_other_sites_is_refused_by_name(target: Target, each: Model) -> None:
     names = [site.name for site in each.sites]
     lacking = Policy.uniform(names[1:], target.everyday[0])
     with pytest.raises(BuildError, match=rf"{names[0]}: the policy has no scheme for it"):
