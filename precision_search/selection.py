@@ -33,8 +33,8 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
         "--between",
         choices=get_args(Between),
         default="fp32",
-        help="in what results between sites are kept: fp32, as the policy was heard (default), or bf16: half the traffic,"
-        " and not what was heard (evaluate --lowered bf16 tells)",
+        help="in what results between sites are kept: fp32, as the policy was heard (default), or bf16, half the"
+        " traffic and not what was heard (evaluate --lowered bf16 tells)",
     )
     sub.add_argument("--json", action="store_true", help="print JSON in place of text")
 
