@@ -85,7 +85,19 @@ def keeps_fp32(call: SiteCall, scheme: Scheme, *, in_memory: bool) -> bool:
 
     A convolution does so only where the packer adds them up; a linear layer whenever it sums in fp32.
     """
-    return scheme.accumulate == "fp32" and (call.options is None or in_memory)
+    return scheme.accumulate == "fp32" and (is_matmul(call, scheme.in0_block_w) or in_memory)
+
+
+def is_matmul(call: SiteCall, in0_block_w: int | None) -> bool:
+    """Whether ttnn multiplies matrices for a call: so it does for a convolution of one tap that skips and pads nothing.
+
+    Source: ttnn 0.81.1 plans a MatmulDeviceOperation there; with shards of channels of its own it has not been seen.
+    """
+    options = call.options
+    if options is None:
+        return True
+    plain = set(options.stride) == {1} and not any(options.padding) and in0_block_w is None
+    return call.op == "conv1d" and math.prod(call.weight.shape[2:]) == 1 and plain
 
 
 def through_tf32(total: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from backends.base import Prepared
 from backends.tenstorrent.exact.convolution import convolution_registers
 from backends.tenstorrent.exact.linear import linear_registers
 from backends.tenstorrent.exact.operations import Format, Program, Values, device_registers, host_registers
-from backends.tenstorrent.partials import bias_shape
+from backends.tenstorrent.partials import bias_shape, is_matmul
 from backends.tenstorrent.storage import store_operands
 from calibrate.calibration import Calibration
 from calibrate.moments import Moments
@@ -32,8 +32,8 @@ class ExactTensix:
 
     Inputs are stored by the packer from fp32, weights by the host. A linear layer or product of activations runs as
     `ttnn.linear`, a convolution as `ttnn.conv1d`: with `in0_block_w` None height-sharded, with a number block-sharded.
-    A transposed convolution is one over its spread input. Results are stored as bf16, or as fp32 where the scheme's
-    activation is.
+    One of a single tap is a matrix product there, too. A transposed convolution is one over its spread input. Results
+    are stored as bf16, or as fp32 where the scheme's activation is.
 
     Linear layers and stride-1 convolutions of whole eights of channels were measured on the simulator. The rest follows
     the same rules, but ttnn may lay out K otherwise: groups (here one product each) and odd numbers of channels.
@@ -128,6 +128,7 @@ def _convolve(
     call: SiteCall, x: Tensor, columns: Values, bias: Values | None, program: Program, *, tf32: bool
 ) -> Tensor:
     """Products [batch, groups, positions, n] of the unfolded input and columns [groups, k, n], a stretch at a time."""
+    one_tap = is_matmul(call, program.in0_block_w)
     call = _plain(call, x)
     options = call.options
     assert options is not None
@@ -144,13 +145,12 @@ def _convolve(
         part = call.x[:, :, start * stride : (stop - 1) * stride + reach[0] + 1]
         unfolded = to_rows(call, part)
         for group in range(groups):
-            result = convolution_registers(
-                _array(unfolded[:, group]).reshape(-1, taps, depth // taps),
-                columns[group].reshape(taps, depth // taps, n),
-                None if bias is None else bias[group * n : (group + 1) * n],
-                program,
-                tf32=tf32,
-            )
+            rows, own = _array(unfolded[:, group]), None if bias is None else bias[group * n : (group + 1) * n]
+            if one_tap:
+                result = linear_registers(rows.reshape(-1, depth), columns[group], own, program, tf32=tf32)
+            else:
+                rows, shape = rows.reshape(-1, taps, depth // taps), (taps, depth // taps, n)
+                result = convolution_registers(rows, columns[group].reshape(shape), own, program, tf32=tf32)
             total[:, group, start * across : stop * across] = torch.from_numpy(result).view(len(x), -1, n)
     return total
 

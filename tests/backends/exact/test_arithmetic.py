@@ -192,6 +192,18 @@ def test_a_block_that_holds_no_channels_is_refused():
         compute(call, scheme_of(in0_block_w=0))
 
 
+@pytest.mark.parametrize("target", [BLACKHOLE, TensixArithmetic()], ids=["exact", "fast"])
+def test_a_convolution_of_one_tap_is_a_matrix_product(target):
+    x, weight, bias = random(1, 40, 64), random(24, 40, 1, seed=1), random(24, seed=2)
+    scheme = scheme_of(weight="bf16", activation="bf16")
+    options = ConvOptions((1,), (0,), (1,))
+    linear = call_of("linear", x.mT, weight[:, :, 0], bias)
+    convolution = call_of("conv1d", x, weight, bias, options)
+    assert torch.equal(compute(convolution, scheme, target).mT, compute(linear, scheme, target))
+    skipping = replace(convolution, options=replace(options, stride=(2,)))
+    assert not torch.equal(compute(skipping, scheme, target).mT, compute(linear, scheme, target)[:, ::2])
+
+
 def test_special_values_come_out_as_the_card_makes_them():
     weight = torch.zeros(2, 32)
     weight[:, 0] = torch.tensor([1.0, 2.0**-10])
