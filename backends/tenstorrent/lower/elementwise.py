@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from backends.tenstorrent.lower.arranged import Arranged, axis_of, padded
 from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
+from backends.tenstorrent.support import refuses_vector
 
 LARGE = 1e4
 """From this magnitude on a score that is set and one that it is added to are the same after a softmax."""
@@ -17,6 +18,9 @@ _LOWEST = -3.3895314e38  # of bf16: minus infinity would make NaN of a row that 
 def vector(reader: Reader, node: fx.Node, op: str, x: Arranged, options: Mapping[str, Any] | None = None) -> Arranged:
     """Add an operation whose result has the shape and order of its input."""
     x = kept_whole(reader, node, x)
+    refused = refuses_vector(op, x.dtype)
+    if refused is not None:
+        raise UnsupportedError(refused)
     value = reader.build.step(op, [x.value], x.value.shape, x.dtype, name=node.name, options=options)
     return Arranged(value, x.shape, x.order)
 
