@@ -1,6 +1,7 @@
 """What the tests of a target share: graphs traced once, and builds that the target's software has looked at."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -14,7 +15,7 @@ from tests.conformance.targets import Target
 from voice.graph import SiteGraph
 
 Layered = tuple[SiteGraph, tuple[Site, ...], Policy]
-Look = Callable[[Target, Sequence[Built]], None]
+Asked = Callable[[Target], Mapping[str, tuple[Built, Policy]]]
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +44,48 @@ def model() -> Callable[[str], Model]:
 
 
 @pytest.fixture(scope="session")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """Have a target's software look at builds; the test is skipped where it is not there."""
-    folder = tmp_path_factory.mktemp("software")
+def asked_of(
+    request: pytest.FixtureRequest,
+    layered: Callable[[Target], Layered],
+    model: Callable[[str], Model],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Asked]:
+    """Builds by model that a target's software has looked at, with their policies: `layers`, and the whole models.
 
-    def asked(target: Target, builts: Sequence[Built]) -> None:
+    All targets of the session are asked at once, each in a thread, for each is a process that takes half a minute.
+    """
+    folder = tmp_path_factory.mktemp("software")
+    waiting: dict[Target, Future[object]] = {}
+    made: dict[Target, dict[str, tuple[Built, Policy]]] = {}
+
+    def begin(target: Target) -> None:
+        graph, sites, policy = layered(target)
+        made[target] = {"layers": (target.builder.build(graph, policy, sites), policy)}
+        for name in MODELS:
+            held = model(name)
+            policy = target.mixed(held.sites, held.streaming)
+            made[target][name] = (target.builder.build(held.graph, policy, held.sites), policy)
+        builts = [built for built, _ in made[target].values()]
+        waiting[target] = pool.submit(target.look, builts, folder)
+
+    def asked(target: Target) -> Mapping[str, tuple[Built, Policy]]:
         missing = target.no_software()
         if missing is not None:
             pytest.skip(missing)
-        target.look(builts, folder)
+        for other in [target, *_targets_of(request.session)]:
+            if other not in waiting and other.no_build is None and other.no_software() is None:
+                begin(other)
+        waiting[target].result()
+        return made[target]
 
-    return asked
+    with ThreadPoolExecutor() as pool:
+        yield asked
+
+
+def _targets_of(session: pytest.Session) -> list[Target]:
+    """Those whose software the session's tests ask."""
+    found = {}
+    for item in session.items:
+        if isinstance(item, pytest.Function) and "asked_of" in item.fixturenames:
+            found[item.callspec.params["target"]] = None
+    return list(found)

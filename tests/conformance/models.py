@@ -66,17 +66,17 @@ def _whole(voice: Voice, clip: Clip) -> Model:
 
 def _embedded() -> Model:
     voice = EmbeddedVoice.load()
-    return _whole(voice, voice.excerpt(bundled_clips()[0], 0.0, 0.5))
+    return _whole(voice, voice.excerpt(bundled_clips()[0], 0.0, 0.4))
 
 
 def _hifigan() -> Model:
     voice = hifigan()
-    return _whole(voice, noise(voice, 16))
+    return _whole(voice, noise(voice, 12))
 
 
 def _decoder() -> Model:
     voice = DecoderVoice.seeded()
-    return _whole(voice, speech(voice, 12))
+    return _whole(voice, speech(voice, 9))
 
 
 def decoder_step() -> Model:

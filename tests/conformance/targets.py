@@ -2,8 +2,9 @@
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,17 @@ class Target:
         assert isinstance(self.backend, Builder)
         return self.backend
 
-    def schemes(self) -> Iterator[Scheme]:
+    @cached_property
+    def schemes(self) -> tuple[Scheme, ...]:
         """All combinations."""
-        for values in product(*self.choices.values()):
-            yield Scheme("conformance", **dict(zip(self.choices, values, strict=True)))
+        return tuple(
+            Scheme("conformance", **dict(zip(self.choices, values, strict=True)))
+            for values in product(*self.choices.values())
+        )
 
     def claimed(self, site: Site, streaming: bool = False) -> list[Scheme]:
         """All combinations that the backend does not refuse."""
-        return [scheme for scheme in self.schemes() if self.refuses(site, scheme, streaming) is None]
+        return [scheme for scheme in self.schemes if self.refuses(site, scheme, streaming) is None]
 
     def refuses(self, site: Site, scheme: Scheme, streaming: bool = False) -> str | None:
         """What the backend says, of a site in a stream or of one elsewhere."""
@@ -59,7 +63,7 @@ class Target:
 
     def refused(self, site: Site) -> dict[str, Scheme]:
         """Every reason for which it refuses a combination, with one that it refuses so."""
-        reasons = {self.backend.refuses(site, scheme): scheme for scheme in self.schemes()}
+        reasons = {self.backend.refuses(site, scheme): scheme for scheme in self.schemes}
         return {reason: scheme for reason, scheme in reasons.items() if reason is not None}
 
     def uniform(self, sites: Sequence[Site], scheme: Scheme, streaming: bool = False) -> Policy:
@@ -68,12 +72,13 @@ class Target:
         return Policy.of({name: scheme if taken else self.widest for name, taken in may.items()})
 
     def mixed(self, sites: Sequence[Site], streaming: bool = False) -> Policy:
-        """A policy under which each site takes the next of the schemes that it may have."""
+        """A policy under which each site takes the next of all schemes that it may have."""
         held: dict[str, Scheme] = {}
         for index, site in enumerate(sites):
-            claimed = self.claimed(site, streaming)
-            # A prime step, so that neighbours differ in nearly every field, and all are taken before one comes again.
-            held[site.name] = claimed[index * 1009 % len(claimed)]
+            # A prime step, so that neighbours differ in nearly every field.
+            begin = index * 1009 % len(self.schemes)
+            turned = (*self.schemes[begin:], *self.schemes[:begin])
+            held[site.name] = next(scheme for scheme in turned if self.refuses(site, scheme, streaming) is None)
         return Policy.of(held)
 
 

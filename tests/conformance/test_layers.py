@@ -6,7 +6,7 @@ import pytest
 
 from backends.base import Builder
 from backends.tenstorrent.tolerance import snr_db
-from tests.conformance.conftest import Layered, Look
+from tests.conformance.conftest import Asked, Layered
 from tests.conformance.layers import inputs
 from tests.conformance.models import emulated
 from tests.conformance.targets import Target, asked, builders
@@ -19,12 +19,8 @@ def test_it_is_a_builder(target: Target) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", asked())
-def test_what_is_claimed_is_built_as_the_policy_says(
-    target: Target, layered: Callable[[Target], Layered], look: Look
-) -> None:
-    graph, sites, policy = layered(target)
-    built = target.builder.build(graph, policy, sites)
-    look(target, [built])
+def test_what_is_claimed_is_built_as_the_policy_says(target: Target, asked_of: Asked) -> None:
+    built, policy = asked_of(target)["layers"]
     realized = built.realized()
     assert list(realized) == list(policy)
     assert {site: scheme for site, scheme in realized.items() if scheme != policy[site]} == {}
