@@ -58,6 +58,9 @@ class Builder:
         site: str | None = None,
     ) -> Value:
         """Add an operation on the card and give its result."""
+        if op in ("add", "subtract") and "fp32" in (self.between, dtype, *(value.dtype for value in inputs)):
+            # Only of fp32 alone are sums the vector unit's in ttnn; else the matrix engine's, which cuts fp32 to tf32.
+            inputs = [self.cast(value, "fp32") for value in inputs]
         result = Value(self.name(name or op), tuple(shape), dtype, layout=layout)
         inputs_named = tuple(value.name for value in inputs)
         self.steps.append(CardStep(op, inputs_named, result, dict(options or {}), compute, site, self.path))

@@ -135,6 +135,19 @@ def test_what_a_site_rounds_at_once_is_kept_in_bf16():
     assert (residual["leaky_relu"], residual["add"]) == ("fp32", "bf16")
 
 
+@pytest.mark.parametrize("between", ["fp32", "bf16"])
+def test_sums_in_fp32_have_nothing_that_ttnn_would_cut(between):
+    graph = graph_for(ZOO["branches_sum"])
+    first, wide, *branches = names_of(graph)
+    program = lowered(graph, Policy.of({first: BF16, wide: WHOLE, **dict.fromkeys(branches, BF16)}), between=between)
+    dtypes = {step.result.name: step.result.dtype for step in program.steps if isinstance(step, CardStep)}
+    dtypes |= {name: constant.value.dtype for name, constant in program.constants.items()}
+    sums = [step for step in program.steps if isinstance(step, CardStep) and step.op in ("add", "subtract")]
+    operands = [{dtypes[name] for name in step.inputs} for step in sums]
+    assert {"fp32"} in operands
+    assert all(found == {"fp32"} for found in operands if "fp32" in found)
+
+
 def test_every_choice_is_said():
     program = lowered(graph_for(ZOO["causal_attention"]), LOFI)
     products = [step for step in program.steps if isinstance(step, CardStep) and step.site is not None]
