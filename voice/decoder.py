@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from voice.codec_decoder import CodecDecoder, Past
 from voice.decoder_config import SMALL, DecoderConfig
+from voice.decoder_step import row_by_row
 from voice.family import Family
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
+from voice.streaming import Utterance
 from voice.transformer import Cache, Layer, Places, Positions
 
 END = 0
@@ -177,6 +179,12 @@ class DecoderVoice:
     def clips(self, count: int) -> tuple[Clip, ...]:
         """Random prompts of text alone, and what the model itself writes behind them; the same every time."""
         return tuple(self._clip(number) for number in range(count))
+
+    def utterance(self, clip: Clip, chunk_ms: float) -> Utterance:
+        """A clip row by row, its own rows where none are forced; errors as those of `row_by_row`."""
+        prompt, *forced = clip.inputs
+        rows = forced[0] if forced else self.module.write(prompt)
+        return row_by_row(self.module, prompt, rows, chunk_ms)
 
     def _clip(self, number: int) -> Clip:
         config = self.module.config

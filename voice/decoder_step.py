@@ -1,11 +1,20 @@
 """Step: the decoder as a stream runs it, one row of 80 ms at a time."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from voice.codec_decoder import Past
-from voice.decoder import SpeechDecoder
+from voice.decoder_config import FRAMES_A_SECOND
+from voice.graph import graph_of
+from voice.streaming import StreamingError, Utterance, in_steps
 from voice.transformer import Cache
+
+if TYPE_CHECKING:
+    from voice.decoder import SpeechDecoder  # which has its utterances from here
+
+ROW_MS = 1000 / FRAMES_A_SECOND
 
 
 class Step(nn.Module):
@@ -16,7 +25,7 @@ class Step(nn.Module):
     prompt of p rows, the first samples come with step p + 1 + delay.
     """
 
-    def __init__(self, decoder: SpeechDecoder) -> None:
+    def __init__(self, decoder: "SpeechDecoder") -> None:
         super().__init__()
         self.decoder = decoder
         self.parts = ("waveform", "text", *(f"audio.{book}" for book in range(decoder.config.codec.codebooks)))
@@ -58,3 +67,35 @@ class Step(nn.Module):
         }
         shapes.update({f"codec_{name}": shape for name, shape in self.decoder.codec.states().items()})
         return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def row_by_row(decoder: "SpeechDecoder", prompt: Tensor, rows: Tensor, chunk_ms: float = ROW_MS) -> Utterance:
+    """A forced utterance as the runs of a step: the row of no tokens, the prompt, then what is said.
+
+    The step at position r gives the logits of row r of prompt and speech, and the sound of the speech begins with run
+    1 + prompt rows + delay, counted from 0.
+
+    Args:
+        decoder: it.
+        prompt: [1 + codebooks, rows] what was said before.
+        rows: [1 + codebooks, rows] what is said; more than `delay`.
+        chunk_ms: of a run, which is a row.
+
+    Raises:
+        StreamingError: runs of another length; or more rows than have a place, the first of no tokens among them.
+    """
+    if abs(chunk_ms - ROW_MS) > 0.5:
+        raise StreamingError(f"a step is one row of {ROW_MS:g} ms, and no other chunks: got {chunk_ms:g} ms")
+    tokens = torch.cat([decoder.none(), prompt, rows], dim=1)
+    config, count = decoder.config, tokens.shape[1]
+    if count > config.max_rows:
+        raise StreamingError(
+            f"{count} rows to read, of none, {prompt.shape[1]} of prompt and {rows.shape[1]} of speech; at most"
+            f" {config.max_rows} have a place"
+        )
+    step = Step(decoder)
+    graph = graph_of(step, step.examples(), step.states(), parts=step.parts, sites_of=decoder)
+    inputs = {"text": tokens[:1].T, "codes": tokens[1:].T, "position": torch.arange(count)[:, None]}
+    samples = config.codec.frame_samples
+    latency = (1 + prompt.shape[1] + config.delay) * samples
+    return in_steps(graph, inputs, chunk_ms=ROW_MS, chunk_samples=samples, latency_samples=latency)

@@ -16,6 +16,7 @@ from voice.graph import graph_of, site_nodes
 from voice.model import Clip
 from voice.noise import paired_noise
 from voice.sites import discover
+from voice.streaming import StreamingError, utterance
 from voice.transformer import Attention, Positions, rotate
 
 TINY = replace(
@@ -85,6 +86,41 @@ def test_a_stream_may_fill_its_cache_and_no_more(tiny):
         tiny.module(longer[:, :3], longer[:, 3:])
     with pytest.raises(ValueError, match="ask for fewer"):
         tiny.module.write(tokens[:, :3], TINY.max_rows)
+
+
+def test_an_utterance_is_read_row_by_row_and_says_the_whole(tiny):
+    (clip,) = tiny.clips(1)
+    prompt, rows = clip.inputs
+    said = utterance(tiny, clip)
+    first, count = prompt.shape[1], rows.shape[1]
+    assert len(said.runs) == 1 + first + count
+    assert said.facts["chunk_samples"] == 1280
+    assert said.facts["latency_samples"] == (1 + first + TINY.delay) * 1280
+    assert said.inputs["codes"].shape == (1 + first + count, TINY.codec.codebooks)
+    assert not said.seldom
+    states, outputs = None, []
+    for run in said.runs:
+        made = said.graph.run(run, states=states)
+        states = dict(zip(said.graph.states, made[len(said.graph.parts) :], strict=True))
+        outputs.append(made[: len(said.graph.parts)])
+    parts = dict(zip(said.graph.parts, said.join(outputs), strict=True))
+    whole = tiny.render(clip)
+    sound = parts.pop("waveform").flatten()[said.facts["latency_samples"] :]
+    torch.testing.assert_close(sound, whole.sound, rtol=0, atol=1e-5)
+    for head, values in whole.logits.items():
+        torch.testing.assert_close(parts[head][first:-1, 0], values, rtol=0, atol=1e-5)
+    free = utterance(tiny, tiny.unforced(clip))
+    assert all(torch.equal(free.inputs[name], values) for name, values in said.inputs.items())
+
+
+def test_utterances_that_a_step_cannot_say_are_refused(tiny):
+    (clip,) = tiny.clips(1)
+    prompt, rows = clip.inputs
+    with pytest.raises(StreamingError, match="a step is one row of 80 ms, and no other chunks: got 40 ms"):
+        utterance(tiny, clip, 40.0)
+    longer = Clip("longer", (prompt, rows.repeat(1, 2)), 1.0)
+    with pytest.raises(StreamingError, match="at most 48 have a place"):
+        utterance(tiny, longer)
 
 
 def test_a_step_keeps_shapes_and_names(voice):

@@ -21,7 +21,18 @@ from voice.intercept import intercept
 from voice.mel import MelConfig
 from voice.model import Clip
 from voice.site_call import SiteCall
-from voice.streaming import Streamable, Streamer, StreamGraph, StreamingError, run_stream, stream, streamable
+from voice.streaming import (
+    Streamable,
+    Streamer,
+    StreamGraph,
+    StreamingError,
+    Utterance,
+    chunks_of,
+    run_stream,
+    stream,
+    streamable,
+    utterance,
+)
 
 torch.set_num_threads(1)
 
@@ -250,13 +261,32 @@ def test_a_voice_says_itself_what_is_streamed_or_is_refused(tiny: Part) -> None:
         name = "own"
         module = tiny.module
 
-        def streamable(self, clip: Clip) -> Streamable:
-            return tiny.streamable
+        def utterance(self, clip: Clip, chunk_ms: float) -> Utterance:
+            return tiny.streamable.utterance(chunk_ms)
 
     class Unknown:
         name = "unknown"
 
     clip = Clip("x", (), 1.0)
-    assert streamable(Own(), clip) is tiny.streamable  # type: ignore[arg-type]
-    with pytest.raises(StreamingError, match=r"voice unknown .* names no part"):
-        streamable(Unknown(), clip)  # type: ignore[arg-type]
+    assert utterance(Own(), clip, 4.0).facts["chunk_frames"] == 4  # type: ignore[arg-type]
+    with pytest.raises(StreamingError, match=r"voice unknown .* does not say what of it can be streamed"):
+        utterance(Unknown(), clip)  # type: ignore[arg-type]
+
+
+def test_an_utterance_is_the_runs_that_a_streamer_makes(tiny: Part) -> None:
+    said = replace(tiny.streamable, inputs=tiny.noise(11)).utterance(4.0)
+    step = tiny.step(4)
+    assert said.facts["chunk_samples"] == 64
+    assert said.seldom == step.mask_keys.keys() == said.facts["masks"].keys()
+    states: dict[str, Tensor] | None = None
+    outputs = []
+    for run in said.runs:
+        assert {name: x.shape for name, x in run.items()} == {name: x.shape for name, x in said.graph.examples.items()}
+        made = said.graph.run(run, states=states)
+        states = dict(zip(said.graph.states, made[len(said.graph.parts) :], strict=True))
+        outputs.append(made[: len(said.graph.parts)])
+    (sound,) = said.join(outputs)
+    assert torch.equal(sound, run_stream(step, said.inputs)[0])
+    assert len(outputs) == step.chunks(11)
+    with pytest.raises(ValueError, match="1 frame or more, got 0"):
+        list(chunks_of(step, tiny.noise(0)))

@@ -13,9 +13,10 @@ its sums have one order:
 """
 
 from voice.streaming.step import StreamGraph, stream
-from voice.streaming.streamable import Streamable, StreamableVoice, streamable
-from voice.streaming.streamer import Streamer, run_stream
+from voice.streaming.streamable import Streamable, StreamableVoice, streamable, utterance
+from voice.streaming.streamer import Streamer, chunks_of, frames_of, joined, run_stream
 from voice.streaming.timing import StreamingError, Timing
+from voice.streaming.utterance import Utterance, in_chunks, in_steps
 
 __all__ = [
     "StreamGraph",
@@ -24,7 +25,14 @@ __all__ = [
     "Streamer",
     "StreamingError",
     "Timing",
+    "Utterance",
+    "chunks_of",
+    "frames_of",
+    "in_chunks",
+    "in_steps",
+    "joined",
     "run_stream",
     "stream",
     "streamable",
+    "utterance",
 ]

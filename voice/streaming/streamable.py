@@ -1,4 +1,4 @@
-"""streamable: the part of a voice that runs chunk by chunk, and a clip's inputs to it."""
+"""streamable: what of a voice runs step by step, and a clip as the inputs of its steps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from voice.hifigan import HifiganVoice
 from voice.model import Clip, Voice
 from voice.streaming.step import StreamGraph, stream
 from voice.streaming.timing import StreamingError
+from voice.streaming.utterance import Utterance, in_chunks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,33 +35,52 @@ class Streamable:
         """The part as a step of about so many milliseconds; errors as those of `stream`."""
         return stream(self.graph(), time_axes=self.time_axes, chunk_ms=chunk_ms, sample_rate_hz=self.sample_rate_hz)
 
+    def utterance(self, chunk_ms: float = 80.0) -> Utterance:
+        """The clip, chunk by chunk; errors as those of `step`."""
+        return in_chunks(self.step(chunk_ms), self.inputs)
+
 
 @runtime_checkable
 class StreamableVoice(Protocol):
-    """A voice that says itself what of it can be streamed."""
+    """A voice that says itself how it streams: in chunks (`Streamable.utterance`), or in steps of its own."""
 
-    def streamable(self, clip: Clip) -> Streamable:
-        """The part, and the clip's inputs to it."""
+    def utterance(self, clip: Clip, chunk_ms: float) -> Utterance:
+        """A clip in runs of about so many milliseconds.
+
+        Raises:
+            StreamingError: it has no runs of that length.
+        """
+
+
+def utterance(voice: Voice, clip: Clip, chunk_ms: float = 80.0) -> Utterance:
+    """Give a clip as a voice streams it.
+
+    Raises:
+        GraphError: the part cannot be traced.
+        StreamingError: nothing of this voice can be streamed, or not in runs of that length.
+    """
+    if isinstance(voice, StreamableVoice):
+        return voice.utterance(clip, chunk_ms)
+    return streamable(voice, clip).utterance(chunk_ms)
 
 
 def streamable(voice: Voice, clip: Clip) -> Streamable:
-    """Give the part of a voice that can be streamed: all of a HiFi-GAN, the vocoder of the embedded voice.
+    """Give the part of a voice that runs in chunks: all of a HiFi-GAN, the vocoder of the embedded voice.
 
     What comes before that part runs once, for the whole utterance.
 
     Raises:
         StreamingError: nothing is known of this voice.
     """
-    if isinstance(voice, StreamableVoice):
-        return voice.streamable(clip)
     for kind, (path, time_axes) in _PARTS.items():
         if isinstance(voice, kind):
             part = _Part(voice.module, path)
             inputs = dict(zip(time_axes, _inputs_of(voice, clip, path), strict=True))
             return Streamable(part, voice.module, inputs, time_axes, voice.sample_rate_hz)
     raise StreamingError(
-        f"voice {voice.name} ({type(voice).__name__}) names no part that can be streamed: give it a method"
-        " streamable(clip) that returns a voice.streaming.Streamable; a decoder has a step of its own"
+        f"voice {voice.name} ({type(voice).__name__}) does not say what of it can be streamed: give it a method"
+        " utterance(clip, chunk_ms), see voice.streaming.StreamableVoice; or leave out --stream, for a program of a"
+        " whole clip"
     )
 
 

@@ -1,6 +1,6 @@
 """Streamer: the loop that makes an utterance of chunks, on the CPU; what a card's host does, in the same order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,28 +65,15 @@ class Streamer:
     def _frames(self, inputs: Mapping[str, Tensor]) -> int:
         if self._over:
             raise ValueError("the utterance is over: begin another Streamer")
-        missing = [name for name in self._step.inputs if name not in inputs]
-        if missing:
-            raise ValueError(f"inputs are missing: {', '.join(missing)}")
-        counts = {name: inputs[name].shape[t.axis] / t.rate for name, t in self._step.inputs.items()}
-        (frames, *others) = set(counts.values())
-        if others or frames.denominator != 1:
-            raise ValueError(
-                "inputs are not as long as each other: "
-                + ", ".join(f"{name} has {float(count)} frames" for name, count in counts.items())
-            )
-        return int(frames)
+        return frames_of(self._step, inputs)
 
     def _run(self, inputs: Mapping[str, Tensor], frames: int | None) -> tuple[Tensor, ...]:
         step, graph = self._step, self._step.graph
         outputs = graph.run({**inputs, **step.masks(self._index, frames)}, self._handler, self._states)
         self._states = dict(zip(graph.states, outputs[len(graph.parts) :], strict=True))
-        ready = []
-        for value, timing in zip(outputs, step.parts.values(), strict=False):
-            begin, end = (0, 0) if timing is None else timing.held(self._index, step.chunk_frames, frames)
-            ready.append(value if timing is None else value.narrow(timing.axis, begin, end - begin))
+        ready = _said(step, outputs, self._index, frames)
         self._index += 1
-        return tuple(ready)
+        return ready
 
 
 def run_stream(
@@ -104,13 +91,66 @@ def run_stream(
     """
     chunk = step.chunk_frames
     streamer = Streamer(step, handler)
-    frames = streamer._frames(inputs)
+    frames = frames_of(step, inputs)
     *whole, last = range(0, max(frames, 1), chunk)
-    results = [streamer.push(_frames_of(step, inputs, begin, begin + chunk)) for begin in whole]
-    return _joined(step, [*results, streamer.finish(_frames_of(step, inputs, last, frames))])
+    results = [streamer.push(_cut(step, inputs, begin, begin + chunk)) for begin in whole]
+    return _joined(step, [*results, streamer.finish(_cut(step, inputs, last, frames))])
 
 
-def _frames_of(step: StreamGraph, inputs: Mapping[str, Tensor], begin: int, end: int) -> dict[str, Tensor]:
+def chunks_of(step: StreamGraph, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Inputs of each run that makes a whole utterance, as a Streamer has them: masks, and the chunks that flush it.
+
+    Args:
+        step: of chunks.
+        inputs: as of `run_stream`.
+
+    Raises:
+        ValueError: as `run_stream`, as the first is asked for.
+    """
+    frames, chunk = frames_of(step, inputs), step.chunk_frames
+    if frames < 1:
+        raise ValueError("an utterance must have 1 frame or more, got 0")
+    for index in range(step.chunks(frames)):
+        begin = min(index * chunk, frames)
+        taken = _cut(step, inputs, begin, min(begin + chunk, frames))
+        filled = {name: _filled(x, step.inputs.get(name), chunk) for name, x in taken.items()}
+        yield filled | step.masks(index, frames if begin + chunk >= frames else None)
+
+
+def joined(step: StreamGraph, frames: int, runs: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """The parts of an utterance of so many frames, whole, of what the runs of `chunks_of` give: `parts` in order."""
+    return _joined(step, [_said(step, outputs, index, frames) for index, outputs in enumerate(runs)])
+
+
+def frames_of(step: StreamGraph, inputs: Mapping[str, Tensor]) -> int:
+    """Frames of an utterance, or of a piece of it.
+
+    Raises:
+        ValueError: inputs are missing, or not as long as each other.
+    """
+    missing = [name for name in step.inputs if name not in inputs]
+    if missing:
+        raise ValueError(f"inputs are missing: {', '.join(missing)}")
+    counts = {name: inputs[name].shape[t.axis] / t.rate for name, t in step.inputs.items()}
+    (frames, *others) = set(counts.values())
+    if others or frames.denominator != 1:
+        raise ValueError(
+            "inputs are not as long as each other: "
+            + ", ".join(f"{name} has {float(count)} frames" for name, count in counts.items())
+        )
+    return int(frames)
+
+
+def _said(step: StreamGraph, outputs: Sequence[Tensor], index: int, frames: int | None) -> tuple[Tensor, ...]:
+    """What a run gives of each part that belongs to the utterance."""
+    said = []
+    for value, timing in zip(outputs, step.parts.values(), strict=False):
+        begin, end = (0, 0) if timing is None else timing.held(index, step.chunk_frames, frames)
+        said.append(value if timing is None else value.narrow(timing.axis, begin, end - begin))
+    return tuple(said)
+
+
+def _cut(step: StreamGraph, inputs: Mapping[str, Tensor], begin: int, end: int) -> dict[str, Tensor]:
     taken = dict(inputs)
     for name, timing in step.inputs.items():
         taken[name] = inputs[name].narrow(timing.axis, int(begin * timing.rate), int((end - begin) * timing.rate))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from torch import Tensor
 
@@ -74,6 +75,11 @@ class Timing:
     def samples(self, chunk: int) -> int:
         """Samples in a chunk of so many frames, of which a whole number must come."""
         return int(self.rate * chunk)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data: `axis`, `delay`, and `rate` and `offsets` of the length as texts of fractions."""
+        offsets = [str(offset) for offset in self.length.offsets]
+        return {"axis": self.axis, "delay": self.delay, "rate": str(self.rate), "offsets": offsets}
 
     def held(self, index: int, chunk: int, frames: int | None) -> tuple[int, int]:
         """The part of chunk `index` that belongs to the utterance, as first sample and the one after the last.
