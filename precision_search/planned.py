@@ -80,7 +80,7 @@ def plan_data(made: Made, planned: Plan) -> dict[str, Any]:
         "policy_digest": chosen.policy.digest,
         "clip": chosen.clip.name,
         "clip_seconds": chosen.clip.seconds,
-        "chunk_ms": None if made.stream is None else made.stream.chunk_ms,
+        "chunk_ms": None if made.stream is None else made.stream.facts["chunk_ms"],
         "sites": len(policy),
         "verdict": "broken" if refusals or apart else "kept",
         "steps": [_row(step, program) for step in planned.steps],

@@ -22,7 +22,11 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of a recipe, as model.checkpoint=PATH"
     )
-    sub.add_argument("--stream", action="store_true", help="a program of one chunk, its state kept on the card")
+    sub.add_argument(
+        "--stream",
+        action="store_true",
+        help="a program of one chunk (of a decoder: of one row), its state kept on the card",
+    )
     sub.add_argument(
         "--chunk-ms", type=_seconds, default=80.0, metavar="MS", help="length of a chunk with --stream (default: 80)"
     )

@@ -95,14 +95,7 @@ def manifest_facts(made: Made) -> dict[str, Any]:
         "sample_rate_hz": chosen.setting.voice.sample_rate_hz,
     }
     if made.stream is not None:
-        stream = made.stream
-        facts["stream"] = {
-            "chunk_ms": stream.chunk_ms,
-            "chunk_frames": stream.chunk_frames,
-            "chunk_samples": stream.chunk_samples,
-            "latency_samples": stream.latency_samples,
-            "masks": list(stream.mask_keys),
-        }
+        facts["stream"] = dict(made.stream.facts)
     return facts
 
 

@@ -80,7 +80,8 @@ class CardStep:
     result: Value
     options: Mapping[str, Any] = field(default_factory=dict)
     """What the operation needs beyond: numbers, texts, tuples of them. `upload` takes the host array as
-    `array.reshape(view).transpose(order)`, `download` gives `array.transpose(order).reshape(shape)` as float32."""
+    `array.reshape(view).transpose(order)`, with `kept` only where it changed since the last run; `download` gives
+    `array.transpose(order).reshape(shape)` as float32."""
     compute: Compute | None = None
     """None where ttnn takes none."""
     site: str | None = None

@@ -101,17 +101,29 @@ def _chunks(facts: Facts) -> list[str]:
     stream = facts.stream
     if stream is None:
         return []
+    late, samples = stream["latency_samples"], stream["chunk_samples"]
+    kept = "What a run needs of those before it stays on the card; it begins as zeros."
+    if not stream["inputs"]:
+        return [
+            "## Runs",
+            "",
+            f"A run is a step of {stream['chunk_ms']:.1f} ms: it reads the row before and gives the next row's logits,"
+            f" and {samples} samples. {kept} `sample/input.npz` has the rows of a clip, forced, along a first axis; in"
+            f" its sound the first {late} samples ({late // samples} runs) come of what stands before the speech, and"
+            " `run.py` leaves them out of a .wav.",
+        ]
     masks = "".join(f" `{name}`" for name in stream["masks"])
     return [
         "## Chunks",
         "",
-        f"A run takes {stream['chunk_frames']} frames and gives {stream['chunk_samples']} samples"
-        f" ({stream['chunk_ms']:.1f} ms), late by {stream['latency_samples']}: sample i of chunk n is sample"
-        f" {stream['chunk_samples']} n - {stream['latency_samples']} + i of the utterance; those before 0 and after its"
-        " end mean nothing. What a chunk needs of those before it stays on the card; it begins as zeros.",
+        f"A run takes {stream['chunk_frames']} frames and gives {samples} samples"
+        f" ({stream['chunk_ms']:.1f} ms), late by {late}: sample i of chunk n is sample"
+        f" {samples} n - {late} + i of the utterance; those before 0 and after its end mean nothing. {kept}",
         "The last frames are filled up with zeros, and chunks of zeros bring out what is late. Masks are 1 where a"
-        f" value belongs to the utterance and 0 before its begin and after its end:{masks or ' none'}.",
-        "`sample/input.npz` has all chunks of a clip, along a first axis.",
+        f" value belongs to the utterance and 0 before its begin and after its end:{masks or ' none'}. They stay on the"
+        " card while they do not change: in the middle of a stream they are ones, and nothing of them is moved.",
+        "`python run.py --stream --input FILE` does all of that for an utterance of any length (`chunks.py`), and gives"
+        " its sound without what means nothing. `sample/input.npz` is such an utterance.",
     ]
 
 
@@ -191,6 +203,7 @@ def _files(program: Program) -> list[str]:
     named = {
         "model.py": "the program: plain calls of ttnn, one an operation",
         "run.py, runtime.py": "what opens the card, moves arrays, runs, plans, traces and times",
+        "chunks.py": "how an utterance is cut into chunks and joined again",
         "mock_card.py": "the card that is not there, for --plan",
         "program.json": "inputs, outputs, weights, and of every operation what it must be found to compute in",
         "weights/": "packed by ttnn",

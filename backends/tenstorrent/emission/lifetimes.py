@@ -7,10 +7,11 @@ from backends.tenstorrent.program import CardStep, Program
 def lifetimes(program: Program) -> dict[int, list[str]]:
     """Index of a step -> names of what is deallocated after it, in the order in which it was made.
 
-    A result that may be a view of its input lives and dies with it. Constants, state and the values that state is to
-    be are not among them.
+    A result that may be a view of its input lives and dies with it. Constants, state, the values that state is to be
+    and inputs that stay on the card until they change are not among them.
     """
     root: dict[str, str] = {}
+    staying = set(program.states)
     last: dict[str, int] = {}
     for index, step in enumerate(program.steps):
         for name in step.inputs:
@@ -18,8 +19,10 @@ def lifetimes(program: Program) -> dict[int, list[str]]:
                 last[root[name]] = index
         if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
             name = step.result.name
-            if step.op in VIEWS and not program.states.keys().isdisjoint(step.inputs):
-                continue  # it may be the state itself
+            if step.options.get("kept") or (step.op in VIEWS and not staying.isdisjoint(step.inputs)):
+                if step.op != "concat" or len(step.inputs) == 1:
+                    staying.add(name)
+                continue  # it may be what stays, under another name
             shared = [root[one] for one in step.inputs if one in root] if step.op in VIEWS else []
             root[name] = shared[0] if shared else name
             # Of several tensors joined, each may be the one that the result is a view of.

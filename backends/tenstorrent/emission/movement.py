@@ -7,14 +7,17 @@ from backends.tenstorrent.program import CardStep
 
 
 def upload(step: CardStep, context: Context) -> Call:
-    """A host array to the card: `view`, `order`, then type and layout."""
+    """A host array to the card: `view`, `order`, then type and layout; `kept`: only where it changed since."""
     array = f"np.asarray({context.read(step.inputs[0])})"
     view, order = step.options.get("view"), step.options.get("order")
     if view is not None:
         array += f".reshape({_listed(view)})"
     if order is not None and tuple(order) != tuple(range(len(order))):
         array += f".transpose({_listed(order)})"
-    return Call("runtime.upload", (array, dtype_of(step.result), layout_of(step.result), "device"))
+    how = (array, dtype_of(step.result), layout_of(step.result), "device")
+    if step.options.get("kept"):
+        return Call("runtime.hold", ("state", f'"{step.result.name}"', *how))
+    return Call("runtime.upload", how)
 
 
 def download(step: CardStep, context: Context) -> Call:

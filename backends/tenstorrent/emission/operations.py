@@ -34,4 +34,6 @@ def call_of(step: CardStep) -> str:
     """
     if step.op not in OPS:
         raise ValueError(f"no operation {step.op!r}; there are {', '.join(sorted(OPS))}")
+    if step.op == "upload" and step.options.get("kept"):
+        return "runtime.hold"
     return _CALLS.get(step.op, f"ttnn.{step.op}")

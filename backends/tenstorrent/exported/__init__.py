@@ -6,4 +6,15 @@ They are read and run by path, never imported from here: only they import ttnn.
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-FILES = ("run.py", "runtime.py", "planner.py", "captured.py", "listing.py", "replay.py", "arrays.py", "mock_card.py")
+FILES = (
+    "run.py",
+    "runtime.py",
+    "planner.py",
+    "captured.py",
+    "listing.py",
+    "replay.py",
+    "chunks.py",
+    "packing.py",
+    "arrays.py",
+    "mock_card.py",
+)

@@ -24,8 +24,10 @@ def read_inputs(file: Path, names: list[str]) -> dict[str, Array]:
     raise UseError(f"{file}: inputs {', '.join(names)} are read of an .npz{' or .npy' if len(names) == 1 else ''}")
 
 
-def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int | None) -> None:
+def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int | None, late: int = 0) -> None:
     """All outputs to an .npz; or the first to an .npy, or to a .wav of 16 bits, where -1 to 1 is full scale.
+
+    A .wav is without the first `late` samples, which are sound of nothing.
 
     Raises:
         UseError: another suffix; of a .wav, an unknown sample rate, or NaN and infinite values.
@@ -40,7 +42,7 @@ def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int 
             raise UseError("program.json says no sample_rate_hz, so its output is no sound; write an .npz")
         if not np.isfinite(first).all():
             raise UseError("the output has NaN or infinite values, which a .wav can't hold; write an .npz")
-        samples = np.round(np.clip(first.reshape(-1), -1, 1) * 32767).astype("<i2")
+        samples = np.round(np.clip(first.reshape(-1)[late:], -1, 1) * 32767).astype("<i2")
         with contextlib.closing(wave.open(str(file), "wb")) as sound:
             sound.setparams((1, 2, int(sample_rate_hz), len(samples), "NONE", "not compressed"))
             sound.writeframes(samples.tobytes())

@@ -142,8 +142,8 @@ class Planner:
         return result
 
     def transfer(self, name: str, function: Callable[..., Any], arguments: Any, options: dict[str, Any]) -> Any:
-        """An upload is an operation; of a download only the shape is real where nothing computes."""
-        if name == "runtime.upload":
+        """An upload, or what is held, is an operation; of a download only the shape is real where nothing computes."""
+        if name != "runtime.download":
             return self.call(name, function, arguments, options)
         (tensor,) = arguments
         return self.call(name, lambda held: np.zeros(tuple(held.shape), np.float32), (tensor,), options)

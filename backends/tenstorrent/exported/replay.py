@@ -9,10 +9,12 @@ import numpy as np
 
 # The files beside this one, here and in an export.
 import runtime  # type: ignore[import-not-found]
+from chunks import Chunks, split  # type: ignore[import-not-found]
 from planner import Watched  # type: ignore[import-not-found]
 from runtime import Export, RuntimeFailure, ttnn
 
 Array = np.ndarray[Any, Any]
+Join = Callable[[list[dict[str, Array]]], dict[str, Array]]
 
 
 class Session:
@@ -38,43 +40,60 @@ class Session:
         """Run chunk after chunk from state zero.
 
         Args:
-            inputs: Each either as the program takes it, the same for all chunks; or longer along one axis, by a whole
-                number of chunks; or with one axis more in front, of chunks.
+            inputs: Of a program that program.json says the timing of, those of an utterance of any length, masks left
+                out. Else each either as the program takes it, the same for all chunks; or longer along one axis, by a
+                whole number of chunks; or with one axis more in front, of chunks.
 
         Returns:
-            Outputs joined along their last axis, or along a new first one where the chunks had their own.
+            The utterance, what means nothing cut off; else outputs joined along their last axis, or along a new first
+            one where the chunks had their own.
 
         Raises:
-            RuntimeFailure: lengths that are no whole number of chunks, or of different numbers of them.
+            RuntimeFailure: inputs of other shapes; lengths that are no whole number of chunks, or of different numbers.
         """
         self.begin()
+        chunks, join = self._chunks(inputs)
+        return join([self.run(chunk) for chunk in chunks])
+
+    def _chunks(self, inputs: Mapping[str, Array]) -> tuple[Iterator[dict[str, Array]], Join]:
+        """Inputs of each run, and how what they give is joined."""
+        stream = self.export.manifest.get("stream")
+        if stream and stream["inputs"]:
+            timed = Chunks(stream, self.export.manifest["inputs"])
+            frames = timed.frames(inputs)
+            return timed.cut(inputs), lambda runs: timed.join(frames, runs)
         stacked, chunks = split(inputs, self._shapes)
-        made = [self.run(chunk) for chunk in chunks]
         join = np.stack if stacked else lambda parts: np.concatenate(parts, axis=-1)
-        return {part: join([outputs[part] for outputs in made]) for part in made[0]}
+        return chunks, lambda runs: {part: join([outputs[part] for outputs in runs]) for part in runs[0]}
 
     def time(self, inputs: Mapping[str, Array], runs: int) -> dict[str, Any]:
         """Seconds of whole runs, host included, and of every operation of one more run, each waited for.
 
-        Of inputs of many chunks the first is run.
+        Of inputs of many chunks the first is run, over and over: in it, too, inputs that did not change stay where
+        they are.
 
         Raises:
             RuntimeFailure: on a mock card, which takes no time that means anything.
         """
         if runtime.on_mock():
             raise RuntimeFailure("a mock card computes nothing, so its times mean nothing; time on a real card")
-        inputs = next(split(inputs, self._shapes)[1])
+        inputs = next(self._chunks(inputs)[0])
         Session.run(self, inputs)  # kernels are compiled, and weights of convolutions prepared
         operations = self._operations(inputs)  # before a trace: what is allocated after one it may write over
         for _ in range(2):
             self.run(inputs)
         seconds = [self._seconds(lambda: self.run(inputs)) for _ in range(runs)]
-        return {
+        timing = {
             "runs": runs,
             "median_seconds": statistics.median(seconds),
             "seconds": seconds,
             "operations": operations,
         }
+        chunk_ms = self.export.manifest.get("stream", {}).get("chunk_ms")
+        if chunk_ms is None:
+            return timing
+        factor = statistics.median(seconds) * 1000 / chunk_ms
+        return {**timing, "chunk_ms": chunk_ms, "real_time_factor": factor}
 
     def _seconds(self, function: Callable[[], Any]) -> float:
         ttnn.synchronize_device(self.device)
@@ -104,38 +123,6 @@ class Session:
             return function()
         finally:
             model.ttnn, runtime.observe = ttnn, None
-
-
-def split(
-    inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[bool, Iterator[dict[str, Array]]]:
-    """Whether chunks have an axis of their own, and the chunks; see `Session.stream`."""
-    axes, counts = {}, {}
-    for name, shape in shapes.items():
-        if name not in inputs:
-            raise RuntimeFailure(f"input {name} {shape} is missing; there are {', '.join(inputs) or 'none'}")
-        given = inputs[name].shape
-        if given == shape:
-            continue
-        longer = [axis for axis, (a, b) in enumerate(zip(given, shape, strict=False)) if a != b]
-        if given[1:] == shape:
-            axes[name], counts[name] = -1, given[0]
-        elif len(given) == len(shape) and len(longer) == 1 and given[longer[0]] % shape[longer[0]] == 0:
-            axes[name], counts[name] = longer[0], given[longer[0]] // shape[longer[0]]
-        else:
-            raise RuntimeFailure(f"{name} {given} is no whole number of chunks of {shape}; pad it with zeros")
-    if len(set(counts.values())) > 1 or len({axis == -1 for axis in axes.values()}) > 1:
-        raise RuntimeFailure(f"inputs have different numbers of chunks: {counts}")
-    count = next(iter(counts.values()), 1)
-
-    def chunk(number: int, name: str) -> Array:
-        if name not in axes:
-            return inputs[name]
-        length = 1 if axes[name] == -1 else shapes[name][axes[name]]
-        cut: Array = inputs[name].take(range(number * length, (number + 1) * length), axis=max(axes[name], 0))
-        return cut.reshape(shapes[name])
-
-    return -1 in axes.values(), ({name: chunk(number, name) for name in shapes} for number in range(count))
 
 
 class Traced(Session):
@@ -184,17 +171,22 @@ class Traced(Session):
         return any(tensor is one for one in (*self._sources, *self._sinks))
 
     def _keep(self, name: str, function: Any, arguments: Any, options: dict[str, Any]) -> Any:
-        if name == "runtime.upload":
-            if self._sinks:
-                raise RuntimeFailure(
-                    "the program goes back to the host in its midst, which no trace can; run it without --trace"
-                )
-            self._sources.append(function(*arguments, **options))
-            return self._sources[-1]
-        self._sinks.append(arguments[0])
-        return function(*arguments, **options)
+        if name == "runtime.download":
+            self._sinks.append(arguments[0])
+            return function(*arguments, **options)
+        if self._sinks:
+            raise RuntimeFailure(
+                "the program goes back to the host in its midst, which no trace can; run it without --trace"
+            )
+        if name == "runtime.hold":
+            return function(*arguments, **options)
+        self._sources.append(function(*arguments, **options))
+        return self._sources[-1]
 
     def _capture(self, name: str, _: Any, arguments: Any, __: dict[str, Any]) -> Any:
+        if name == "runtime.hold":
+            state, held = arguments[:2]
+            return state[held].tensor  # written before the trace is replayed
         if name == "runtime.upload":
             self._uploaded += 1
             return self._sources[self._uploaded - 1]
@@ -202,6 +194,8 @@ class Traced(Session):
         return np.zeros(tuple(arguments[0].shape), np.float32)
 
     def _replay(self, name: str, function: Any, arguments: Any, _: dict[str, Any]) -> Any:
+        if name == "runtime.hold":
+            return function(*arguments)
         if name == "runtime.upload":
             target = self._sources[self._uploaded]
             ttnn.copy_host_to_device_tensor(function(arguments[0], target.dtype, target.layout, None), target)
@@ -241,6 +235,11 @@ class _Nothing:
 def report(timing: dict[str, Any]) -> str:
     """Times as text: whole runs, then operations, the longest first."""
     lines = [f"{timing['runs']} runs, median {timing['median_seconds'] * 1e3:.3f} ms"]
+    if "real_time_factor" in timing:
+        lines = [
+            f"{timing['runs']} chunks of {timing['chunk_ms']:.1f} ms, median {timing['median_seconds'] * 1e3:.3f} ms:"
+            f" a real-time factor of {timing['real_time_factor']:.4f}, which must stay below 1"
+        ]
     longest = sorted(timing["operations"], key=lambda one: -one["seconds"])
     lines += [f"{one['seconds'] * 1e6:10.1f} us  {one['call']}  {one['site'] or ''}" for one in longest]
     return "\n".join(lines)

@@ -40,8 +40,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     where.add_argument("--mesh", type=_mesh, metavar="RxC", help="a mesh of cards, each with all of the program")
     parser.add_argument("--input", type=Path, metavar="FILE", help=".npz by input, or .npy where there is one input")
     parser.add_argument("--output", type=Path, metavar="FILE", help=".npz, or .wav or .npy of the first output")
-    parser.add_argument("--stream", action="store_true", help="chunk after chunk of a longer input, keeping state")
-    parser.add_argument("--time", type=int, metavar="N", help="time N runs, and every operation in one of them")
+    parser.add_argument("--stream", action="store_true", help="chunk after chunk of an utterance, keeping state")
+    parser.add_argument(
+        "--time", type=int, metavar="N", help="time N runs (of a stream chunks), and every operation of one"
+    )
     parser.add_argument("--trace", action="store_true", help="capture the program once and replay it")
     parser.add_argument("--card", choices=mock_card.CARDS, help="mock card (default: that of program.json)")
     parser.add_argument(
@@ -113,13 +115,21 @@ def _do(options: argparse.Namespace, folders: list[Path]) -> int:
     import runtime
 
     if options.pack:
+        import packing  # type: ignore[import-not-found]
+
         for folder in folders:
-            runtime.pack(options.pack, folder)
+            packing.pack(options.pack, folder)
         return 0
     if options.plan:
         with runtime.opened(options.device, options.mesh) as device:
             return _plan(options, folders, device)
     return max(_run(options, folder) for folder in folders)
+
+
+def _late(manifest: dict[str, Any]) -> int:
+    """Samples of a stream that come of what stands before the utterance; those of chunks are cut as they are joined."""
+    stream = manifest.get("stream") or {"inputs": {}, "latency_samples": 0}
+    return 0 if stream["inputs"] else int(stream["latency_samples"])
 
 
 def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
@@ -158,7 +168,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         if options.json:
             options.json.write_text(json.dumps(timing, indent=1))
     if options.output:
-        arrays.write_outputs(options.output, outputs, export.manifest.get("sample_rate_hz"))
+        arrays.write_outputs(options.output, outputs, export.manifest.get("sample_rate_hz"), _late(export.manifest))
     if not options.check:
         return 0
     missed = arrays.compare(folder, export.manifest, outputs)

@@ -92,6 +92,38 @@ def upload(array: Any, dtype: Any, layout: Any, device: Any, memory_config: Any 
     return _observed("runtime.upload", _upload, array, dtype, layout, device, memory_config)
 
 
+def hold(
+    state: dict[str, Any], name: str, array: Any, dtype: Any, layout: Any, device: Any, memory_config: Any = None
+) -> Any:
+    """Make a host array a tensor on the card that stays there, and is written to only where the array has changed.
+
+    `state` is what stays from run to run, in which the tensor is kept by its name in the program; an array always has
+    the same shape, and the rest is as of `upload`.
+    """
+    return _observed("runtime.hold", _hold, state, name, array, dtype, layout, device, memory_config)
+
+
+class Held:
+    """A tensor that stays on the card, and the bytes of the host array that is in it."""
+
+    def __init__(self, tensor: Any, array: np.ndarray[Any, Any]) -> None:
+        self.tensor, self._bytes = tensor, array.tobytes()
+
+    def write(self, array: np.ndarray[Any, Any]) -> None:
+        """Bring it up to date, in the place where it lies."""
+        if array.tobytes() != self._bytes:
+            ttnn.copy_host_to_device_tensor(_upload(array, self.tensor.dtype, self.tensor.layout, None), self.tensor)
+            self._bytes = array.tobytes()
+
+
+def _hold(state: dict[str, Any], name: str, array: Any, *how: Any) -> Any:
+    if name in state:
+        state[name].write(np.asarray(array))
+    else:
+        state[name] = Held(_upload(array, *how), np.asarray(array))
+    return state[name].tensor
+
+
 def download(tensor: Any) -> np.ndarray[Any, Any]:
     """Make a tensor of the card a host array: float32, or its own type for integers; of a mesh, the first card's."""
     array: np.ndarray[Any, Any] = _observed("runtime.download", read_back, tensor)
@@ -119,33 +151,6 @@ def read_back(tensor: Any) -> np.ndarray[Any, Any]:
     if tensor.dtype not in (ttnn.float32, ttnn.uint32, ttnn.int32):
         tensor = ttnn.to_dtype(tensor, ttnn.float32)  # on the host; exact
     return np.asarray(tensor.to_numpy())
-
-
-def pack(arrays: Path, folder: Path) -> None:
-    """Write the constants of an export as .tensorbin files, by ttnn's own packer.
-
-    Args:
-        arrays: An .npz with a float32 array (uint32 or int32 for indices) by the name of each constant, in its shape.
-        folder: That of the export; its manifest says file, type and layout of each.
-
-    Raises:
-        RuntimeFailure: an array is missing or has another shape; all are named at once.
-    """
-    constants = read_manifest(folder)["constants"]
-    with np.load(arrays) as held:
-        values = dict(held)
-    shapes = {name: list(array.shape) for name, array in values.items()}
-    wrong = [
-        f"{name} must be of {constant['shape']}, got {shapes.get(name, 'none')}"
-        for name, constant in constants.items()
-        if shapes.get(name) != list(constant["shape"])
-    ]
-    if wrong:
-        raise RuntimeFailure(f"{arrays}: " + "; ".join(wrong))
-    for name, constant in constants.items():
-        file = folder / constant["file"]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        ttnn.dump_tensor(str(file), _upload(values[name], constant["dtype"], constant["layout"], None))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ Between = Literal["fp32", "bf16"]
 class Builder:
     """What a program grows from; every name in it is unique."""
 
-    def __init__(self, card: Card, between: Between = "fp32") -> None:
-        """Start empty; `between`: in what vector operations keep their results."""
+    def __init__(self, card: Card, between: Between = "fp32", seldom: Collection[str] = ()) -> None:
+        """Start empty; `between`: in what vector operations keep their results; `seldom`: inputs that seldom change."""
         self.card = card
         self.between: Between = between
+        self._seldom = frozenset(seldom)
         # On Wormhole HiFi4 with fp32 sums gives wrong ones (tt-metal 38306).
         self.vector = Compute("hifi3" if card.architecture == "wormhole" else "hifi4", fp32_accumulation=True)
         self.steps: list[Step] = []
@@ -145,7 +146,9 @@ class Builder:
         key = ("upload", value.name, shape, order, dtype)
         if key not in self._made:
             on_card = [shape[axis] for axis in order]
-            options = {"view": shape, "order": order}
+            options: dict[str, Any] = {"view": shape, "order": order}
+            if value.name in self._seldom:
+                options["kept"] = True
             self._made[key] = self.step(
                 "upload", [value], on_card, dtype, name=f"{value.name}_on_card", options=options
             )

@@ -1,6 +1,6 @@
 """lower: a site graph under a policy to a Program, or everything that stands in the way."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from backends.tenstorrent.lower.hosting import HostLinesError, line
 from backends.tenstorrent.lower.operands import Operands
 from backends.tenstorrent.lower.placing import Places, place
 from backends.tenstorrent.lower.reading import UnsupportedError, shape_of
+from backends.tenstorrent.lower.rounding import Rounding
 from backends.tenstorrent.lower.rules import RULES, looked_up, rows_of
 from backends.tenstorrent.lower.sites import CHANNELS_LAST, lower_site
 from backends.tenstorrent.program import Program, State, Value
@@ -36,6 +37,7 @@ def lower(
     *,
     host: Host = "allow",
     between: Between = "fp32",
+    seldom: Collection[str] = (),
 ) -> Program:
     """Lower a graph.
 
@@ -48,6 +50,7 @@ def lower(
             made of the inputs before the card starts may always.
         between: in what vector operations keep their results where a site does not round them at once. "fp32" is how a
             policy was heard by emulation; "bf16" is cheaper, and not what was heard.
+        seldom: inputs that are mostly the same from one run to the next: they stay on the card until they change.
 
     Raises:
         LoweringError: the policy lacks sites, a site has no counterpart, or an operation would stay on the host and
@@ -59,7 +62,7 @@ def lower(
     kept: dict[fx.Node, str] = {}
     lying: dict[str, _Lying] = {}
     while True:
-        lowering = _Lowering(graph, policy, Builder(card, between), operands, place(graph, kept), lying)
+        lowering = _Lowering(graph, policy, Builder(card, between, seldom), operands, place(graph, kept), lying)
         lowering.run()
         stuck = {node: why for node, why in lowering.failed.items() if node in kept or site_node(node) is not None}
         if stuck:
@@ -77,8 +80,6 @@ def lower(
     return replace(lowering.program(), left_on_host=left)
 
 
-_CARRIED = frozenset({aten.reshape.default, aten.permute.default, aten.slice.Tensor, aten.select.int, aten.cat.default})
-"""Operations that give values as they are."""
 _Lying = tuple[str, Four]
 """Type and order of a state."""
 
@@ -113,6 +114,7 @@ class _Lowering:
         self._schemes = dict(policy.schemes)
         self._operands = operands
         self._places = places
+        self._rounding = Rounding(graph, self._schemes, places)
         self._lying = lying
         self._held: dict[fx.Node, Arranged] = {}
         self._host: dict[fx.Node, Value] = {}
@@ -157,14 +159,8 @@ class _Lowering:
     # What rules ask for.
 
     def rounds_next(self, node: fx.Node) -> bool:
-        """Whether whoever reads a node's value rounds it to bf16 first."""
-        sites = [(user, site_node(user)) for user in node.users]
-        return bool(sites) and all(
-            self._schemes[site.site].activation == "bf16"
-            if site is not None
-            else user.target in _CARRIED and user not in self._places.host and self.rounds_next(user)
-            for user, site in sites
-        )
+        """See `Reader.rounds_next`."""
+        return self._rounding.rounds_next(node)
 
     def constant(self, node: fx.Node) -> Tensor | None:
         """The value of a node that is a constant of the model."""

@@ -266,9 +266,12 @@ def test_a_vector_unit_that_errs_moves_results_by_a_unit_in_the_last_place():
 
 
 def test_readme_of_a_stream_says_how_chunks_make_an_utterance():
-    stream = {"chunk_ms": 80.0, "chunk_frames": 5, "chunk_samples": 1280, "latency_samples": 96, "masks": ["early"]}
+    sizes = {"chunk_ms": 80.0, "chunk_frames": 5, "chunk_samples": 1280, "latency_samples": 96}
+    stream = {**sizes, "inputs": {"mel": {}}, "masks": {"early": {}}, "parts": {}}
     text = readme(program(), replace(FACTS, stream=stream, sites=3))
     assert "It has 1 of the 3 sites" in text
     assert "sample i of chunk n is sample 1280 n - 96 + i of the utterance" in text
     assert "`early`" in text
+    steps = readme(program(), replace(FACTS, stream={**sizes, "latency_samples": 2560, "inputs": {}, "masks": {}}))
+    assert "the first 2560 samples (2 runs)" in steps
     assert "`python run.py --stream --check`" in text
