@@ -15,10 +15,15 @@ import pytest
 import yaml
 
 from backends.tenstorrent.packed import file_bytes
+from backends.tenstorrent.simulate import Simulator
+from backends.tenstorrent.tolerance import snr_db
 from precision_search import written
 from precision_search.lowering import Asked, choose
 from precision_search.main import main
 from precision_search.new_folder import new_folder
+from precision_search.programs import make
+from precision_search.progress import Progress
+from voice.decoder import DecoderVoice
 
 pytestmark = pytest.mark.tenstorrent
 SECONDS = ("--seconds", "0.1")
@@ -129,10 +134,62 @@ def test_chunks_are_exported_with_their_state(study, mock_cards, tmp_path):
     assert manifest["stream"]["chunk_ms"] == pytest.approx(40, rel=0.2)
     given = read(tmp_path / "live" / "sample" / "input.npz")
     expected = read(tmp_path / "live" / "sample" / "expected.npz")["waveform"]
-    mel = next(spec for spec in manifest["inputs"] if spec["name"] == "mel")
-    assert given["mel"].shape == (len(expected), *mel["shape"])
-    assert len(expected) >= 5
+    assert list(given) == ["mel"]  # an utterance: run.py cuts it, and makes the masks
+    assert expected.shape == (given["mel"].shape[2] * 256,)
+    calls = [step["call"] for step in manifest["steps"]]
+    assert calls.count("runtime.upload") == 1
+    assert calls.count("runtime.hold") == len(manifest["stream"]["masks"]) > 5
     assert "`python run.py --stream --check`" in (tmp_path / "live" / "README.md").read_text()
+    planned = start(tmp_path / "live", "--plan")
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_chunks_say_what_the_whole_clip_says(study, mock_cards):
+    """Streamed and lowered at once, the sound is that of the program of the whole clip, to the bit."""
+    asked = choose(Asked(str(study), seconds=0.1))
+    whole, live = (make(asked, host=False, chunk_ms=ms, progress=Progress(quiet=True)) for ms in (None, 40.0))
+    sounds = [made.parts_by(Simulator(made.program).run)["waveform"].flatten() for made in (whole, live)]
+    assert len(live.runs) >= 4
+    assert np.array_equal(*sounds)
+
+
+@pytest.mark.slow
+def test_a_decoder_is_exported_row_by_row(mock_cards, tmp_path):
+    """Steps of 80 ms, keys and values in bf16 on the card, a sample of forced rows that says what the whole says."""
+    assert run("export", "decoder_blackhole", "--stream", "--out", tmp_path / "live", "--quiet") == 0
+    manifest = json.loads((tmp_path / "live" / "program.json").read_text())
+    given = read(tmp_path / "live" / "sample" / "input.npz")
+    expected = read(tmp_path / "live" / "sample" / "expected.npz")
+    rows = len(given["position"])
+    assert given["codes"].shape == (rows, 8)
+    assert given["position"][:, 0].tolist() == list(range(rows))
+    assert expected["waveform"].shape == (rows, 1280)
+    assert {spec["dtype"] for name, spec in manifest["states"].items() if "layers" in name} == {"bf16"}
+    assert manifest["stream"]["chunk_ms"] == 80.0
+    late = manifest["stream"]["latency_samples"]
+    voice = DecoderVoice.seeded()
+    clip = next(clip for clip in voice.clips(7) if clip.name == manifest["clip"])
+    sound = voice.render(clip).sound.numpy()
+    assert late == (1 + clip.inputs[0].shape[1] + 7) * 1280
+    streamed = expected["waveform"].flatten()[late:]
+    assert streamed.shape == sound.shape
+    assert snr_db(sound, streamed) > 20  # of bf16, by exact arithmetic, against the model in fp32
+    assert "the first 15360 samples (12 runs)" in (tmp_path / "live" / "README.md").read_text()
+    planned = start(tmp_path / "live", "--plan")
+    assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--chunk-ms", "40"), "a step is one row of 80 ms, and no other chunks: got 40 ms"),
+        (("--seconds", "1"), "decoder cannot be cut"),
+    ],
+)
+def test_steps_that_a_decoder_has_not_are_told(tmp_path, capsys, options, said):
+    assert run("export", "decoder_blackhole", "--stream", *options, "--out", tmp_path / "live", "--quiet") == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_holds_something_is_left_alone(study, tmp_path, capsys):

@@ -46,9 +46,10 @@ class Chunks:
     def __init__(self, stream: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> None:
         self._frames = int(stream["chunk_frames"])
         self._inputs, self._masks, self._parts = (
-            {name: None if facts is None else Timing(facts, self._frames) for name, facts in stream[kind].items()}
+            {name: Timing(facts, self._frames) for name, facts in stream[kind].items() if facts is not None}
             for kind in ("inputs", "masks", "parts")
         )
+        self._fixed = [part for part, facts in stream["parts"].items() if facts is None]
         self._shapes = {spec["name"]: tuple(spec["shape"]) for spec in inputs}
 
     def frames(self, inputs: Mapping[str, Array]) -> int:
@@ -97,20 +98,16 @@ class Chunks:
 
     def count(self, frames: int) -> int:
         """Chunks of an utterance."""
-        timed = [timing for timing in self._parts.values() if timing is not None]
-        needed = [math.ceil((timing.length(frames) + timing.delay) / timing.samples) for timing in timed]
+        timings = self._parts.values()
+        needed = [math.ceil((timing.length(frames) + timing.delay) / timing.samples) for timing in timings]
         return max(*needed, math.ceil(frames / self._frames))
 
     def join(self, frames: int, runs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
         """Parts of an utterance of what its chunks gave; of what does not change with time the last."""
-        parts = {}
+        parts = {part: runs[-1][part] for part in self._fixed}
         for part, timing in self._parts.items():
-            pieces = [outputs[part] for outputs in runs]
-            if timing is None:
-                parts[part] = pieces[-1]
-                continue
             length, before = timing.length(frames), [slice(None)] * timing.axis
-            pieces = [piece[(*before, timing.held(index, length))] for index, piece in enumerate(pieces)]
+            pieces = [outputs[part][(*before, timing.held(index, length))] for index, outputs in enumerate(runs)]
             parts[part] = np.concatenate(pieces, axis=timing.axis)
         return parts
 

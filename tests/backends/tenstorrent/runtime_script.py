@@ -17,6 +17,7 @@ import mock_card  # noqa: E402
 
 os.environ.update(mock_card.prepare("wormhole_n150", mock_folder), TT_METAL_LOGS_PATH=tempfile.mkdtemp())
 
+import chunks  # noqa: E402
 import replay  # noqa: E402
 import runtime  # noqa: E402
 from runtime import ttnn  # noqa: E402
@@ -45,15 +46,15 @@ said["special"] = [repr(float(one)) for one in runtime.read_back(runtime.upload(
 
 shapes = {"x": (2, 8), "y": (3,)}
 long = {"x": np.arange(48).reshape(2, 24), "y": np.arange(3)}
-stacked, chunks = replay.split(long, shapes)
-said["along"] = [stacked, [chunk["x"][0].tolist() for chunk in chunks]]
-stacked, chunks = replay.split({"x": np.zeros((4, 2, 8)), "y": np.arange(12).reshape(4, 3)}, shapes)
-said["own"] = [stacked, [chunk["y"].tolist() for chunk in chunks]]
-stacked, chunks = replay.split({"x": np.zeros((2, 8)), "y": np.zeros(3)}, shapes)
-said["once"] = [stacked, len(list(chunks))]
-said["ragged"] = error_of(lambda: replay.split({"x": np.zeros((2, 9)), "y": np.zeros(3)}, shapes))
-said["unlike"] = error_of(lambda: replay.split({"x": np.zeros((4, 2, 8)), "y": np.zeros((3, 3))}, shapes))
-said["missing"] = error_of(lambda: replay.split({"x": np.zeros((2, 8))}, shapes))
+stacked, cut = chunks.split(long, shapes)
+said["along"] = [stacked, [chunk["x"][0].tolist() for chunk in cut]]
+stacked, cut = chunks.split({"x": np.zeros((4, 2, 8)), "y": np.arange(12).reshape(4, 3)}, shapes)
+said["own"] = [stacked, [chunk["y"].tolist() for chunk in cut]]
+stacked, cut = chunks.split({"x": np.zeros((2, 8)), "y": np.zeros(3)}, shapes)
+said["once"] = [stacked, len(list(cut))]
+said["ragged"] = error_of(lambda: chunks.split({"x": np.zeros((2, 9)), "y": np.zeros(3)}, shapes))
+said["unlike"] = error_of(lambda: chunks.split({"x": np.zeros((4, 2, 8)), "y": np.zeros((3, 3))}, shapes))
+said["missing"] = error_of(lambda: chunks.split({"x": np.zeros((2, 8))}, shapes))
 
 inputs = {"x": np.zeros((64, 64), np.float32)}
 with runtime.opened() as device:
@@ -64,6 +65,16 @@ with runtime.opened() as device:
     chunked = session.stream({"x": np.zeros((64, 192), np.float32)})
     said["stream"] = {part: list(value.shape) for part, value in chunked.items()}
     said["time"] = error_of(lambda: session.time(inputs, 1))
+
+    # Times of a stream, were this card one.
+    runtime.on_mock = lambda: False
+    export.manifest["stream"] = {"chunk_ms": 80.0, "inputs": {}}
+    timed = session.time(inputs, 3)
+    said["timed"] = [len(timed["operations"]), timed["real_time_factor"] * 0.08 / timed["median_seconds"]]
+    said["report"] = replay.report({**timed, "median_seconds": 0.02, "real_time_factor": 0.25}).splitlines()[0]
+    del export.manifest["stream"]
+    said["plain"] = replay.report({**session.time(inputs, 1), "median_seconds": 0.02}).splitlines()[0]
+    runtime.on_mock = lambda: True
 
     # A mock card records no commands: here it is told which calls would be made of it.
     calls = []
@@ -80,7 +91,25 @@ with runtime.opened() as device:
         said["traced"] = {part: list(value.shape) for part, value in traced.run(inputs).items()}
         calls.append("run")
     said["calls"] = list(calls)
+
+    # The same with an input that stays on the card until it changes.
     text = (folder / "model.py").read_text()
+    held = text.replace("runtime.upload(np.asarray", 'runtime.hold(state, "x_on_card", np.asarray', 1)
+    (folder / "model.py").write_text(held)
+    uploaded = runtime._upload
+    runtime._upload = lambda *given: calls.append("upload" if given[3] else "pack") or uploaded(*given)
+    said["held"], other = {}, {"x": np.ones((64, 64), np.float32)}
+    for kind in (replay.Session, replay.Traced):
+        calls.clear()
+        session = kind(runtime.Export(folder), device)
+        tensors = []
+        for number, given in enumerate((inputs, other, other, inputs)):
+            calls.append(f"run {number}")
+            session.run(given)
+            tensors.append(session.state["x_on_card"].tensor)
+        first = calls.index("run 0")  # states are uploaded before
+        said["held"][kind.__name__] = [calls[first:], all(one is tensors[0] for one in tensors)]
+    runtime._upload = uploaded
     back = text.replace(
         "    ttnn.copy(normed",
         "    runtime.upload(waveform.reshape(1, 1, 1, 128), 'bf16', 'tile', device)\n    ttnn.copy(normed",

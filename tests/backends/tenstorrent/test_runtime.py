@@ -67,11 +67,36 @@ def test_times_of_a_mock_card_are_refused(said):
     assert said["time"] == "a mock card computes nothing, so its times mean nothing; time on a real card"
 
 
+def test_times_of_a_stream_are_those_of_chunks_and_say_whether_it_keeps_up(said):
+    operations, factor = said["timed"]
+    assert operations == 13 - 2  # less what the host does, and the operation that is refused
+    assert factor == pytest.approx(1)
+    wanted = "3 chunks of 80.0 ms, median 20.000 ms: a real-time factor of 0.2500, which must stay below 1"
+    assert said["report"] == wanted
+    assert said["plain"] == "1 runs, median 20.000 ms"
+
+
 def test_a_trace_is_captured_at_the_second_run_and_replayed_from_then(said):
     first = ["linear", "run"]
     captured = ["begin", "linear", "end 7", "write", "execute 7", "run"]
     assert said["calls"] == [*first, *captured, "write", "execute 7", "run"]
     assert said["traced"] == {"waveform": [128]}
+
+
+def test_what_is_held_is_written_where_it_changed_and_stays_where_it_lies(said):
+    calls, same = said["held"]["Session"]
+    write = ["pack", "write"]
+    plain = ["run 0", "upload", "linear", "run 1", *write, "linear", "run 2", "linear", "run 3", *write, "linear"]
+    assert calls == plain
+    assert same
+
+
+def test_a_trace_reads_what_is_held_after_it_was_written(said):
+    calls, same = said["held"]["Traced"]
+    write = ["pack", "write"]
+    captured = ["run 1", "begin", "linear", "end 7", *write, "execute 7"]
+    assert calls == ["run 0", "upload", "linear", *captured, "run 2", "execute 7", "run 3", *write, "execute 7"]
+    assert same
 
 
 def test_a_program_that_goes_back_to_the_host_can_not_be_traced(said):
@@ -127,6 +152,18 @@ def test_wrong_use_is_told_in_a_line(tiny, arguments, message):
     assert "Traceback" not in err
 
 
+def test_only_steps_that_were_given_one_by_one_are_late_in_a_wav(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("run_of_an_export", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec.loader.exec_module(module)
+    sys.modules.pop("mock_card", None)
+    assert module._late({}) == 0
+    assert module._late({"stream": {"inputs": {}, "latency_samples": 96}}) == 96
+    assert module._late({"stream": {"inputs": {"mel": {}}, "latency_samples": 96}}) == 0
+
+
 def test_help_has_examples(tiny):
     status, out, _ = call(tiny["whole"], "--help")
     assert status == 0
@@ -151,6 +188,9 @@ def test_outputs_are_written_as_sound(arrays, tmp_path):
     with wave.open(str(tmp_path / "out.wav")) as sound:
         assert (sound.getnchannels(), sound.getsampwidth(), sound.getframerate()) == (1, 2, 16000)
         assert np.frombuffer(sound.readframes(4), "<i2").tolist() == [0, 16384, -32767, 32767]
+    arrays.write_outputs(tmp_path / "out.wav", outputs, 16000, late=3)
+    with wave.open(str(tmp_path / "out.wav")) as sound:
+        assert np.frombuffer(sound.readframes(4), "<i2").tolist() == [32767]
     arrays.write_outputs(tmp_path / "out.npz", outputs, None)
     assert list(np.load(tmp_path / "out.npz")) == ["waveform", "text"]
     arrays.write_outputs(tmp_path / "out.npy", outputs, None)
