@@ -1,6 +1,6 @@
 """Lowering: what a study or a recipe comes to on a card: its policy, a clip, and the program; refusals come first."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -11,6 +11,7 @@ import yaml
 from backends.tenstorrent.backend import TenstorrentBackend
 from backends.tenstorrent.cards import CARDS, Card
 from backends.tenstorrent.lower.builder import Between
+from backends.tenstorrent.support import refuses
 from calibrate.adapted import StoredAdaptations, adapted_file
 from precision.policy import Policy
 from precision.recipe import Recipe, RecipeError, load_recipe
@@ -61,11 +62,13 @@ class Chosen:
     between: Between = "fp32"
     """In what results between sites are kept."""
 
-    @property
-    def refused(self) -> dict[str, str]:
-        """Site -> why the card cannot run it under its scheme, and what to use; of every site that it refuses."""
-        sites = {site.name: site for site in self.setting.sites}
-        found = {name: self.setting.backend.refuses(sites[name], scheme) for name, scheme in self.policy.schemes}
+    def refused(self, streamed: Collection[str] = ()) -> dict[str, str]:
+        """Site -> why the card cannot run it under its scheme, and what to use; of every site that it refuses.
+
+        `streamed` are the sites that run once a chunk, and must give what they would on the whole.
+        """
+        sites, card = {site.name: site for site in self.setting.sites}, self.card.architecture
+        found = {name: refuses(sites[name], s, card, streaming=name in streamed) for name, s in self.policy.schemes}
         return {name: why for name, why in found.items() if why is not None}
 
     @property
@@ -104,13 +107,13 @@ def choose(asked: Asked) -> Chosen:
     return Chosen(setting, policy, source, card, _clip(setting, asked), folder, asked.between)
 
 
-def refuse_refused(chosen: Chosen) -> None:
-    """Refuse a policy that the card cannot run.
+def refuse_refused(chosen: Chosen, streamed: Collection[str] = ()) -> None:
+    """Refuse a policy that the card cannot run; `streamed` as of `Chosen.refused`.
 
     Raises:
         CommandError: naming every site, why, and what to use.
     """
-    refused = chosen.refused
+    refused = chosen.refused(streamed)
     if not refused:
         return
     by_reason: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ from backends.tenstorrent.lower.lowering import Host
 from backends.tenstorrent.program import Program
 from precision.policy import Policy
 from precision_search.commands import CommandError
-from precision_search.lowering import Chosen
+from precision_search.lowering import Chosen, refuse_refused
 from precision_search.progress import Progress
 from precision_search.run import moments_of
 from voice.graph import GraphError, SiteGraph, export_graph, site_nodes
@@ -71,7 +71,8 @@ def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progre
         progress: told of each stage.
 
     Raises:
-        CommandError: the model cannot be traced or streamed, or operations cannot be lowered, which are all named.
+        CommandError: the model cannot be traced or streamed, the card refuses a site in a stream, or operations cannot
+            be lowered, which are all named.
     """
     torch.set_num_threads(1)
     setting = chosen.setting
@@ -80,12 +81,16 @@ def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progre
     try:
         stream = None if chunk_ms is None else utterance(setting.voice, chosen.clip, chunk_ms)
         graph = export_graph(setting.voice, chosen.clip) if stream is None else stream.graph
+        if stream is not None:
+            refuse_refused(chosen, {site.site for site in site_nodes(graph)})
         progress.begin("storing weights under the policy")
         operands = stored_operands(graph, chosen.policy, moments, setting.chains, chosen.adapted)
         progress.begin("lowering to ttnn")
         left: Host = "allow" if host else "refuse"
         seldom = frozenset[str]() if stream is None else stream.seldom
         program = lower(graph, chosen.policy, chosen.card, operands, host=left, between=chosen.between, seldom=seldom)
+    except CommandError:
+        raise
     except (GraphError, LoweringError, StreamingError) as error:
         raise CommandError(f"{chosen.setting.voice.name}: {error}") from error
     except ValueError as error:

@@ -1,6 +1,7 @@
 """`plan`: a policy on a card that is not there: what the library makes of it, and what is refused before that."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,35 @@ def test_what_a_card_refuses_is_named_site_by_site_with_what_to_use(study, capsy
     assert "wormhole_n150 refuses 2 of 11 sites" in err
     assert "bf16: hifi4 with fp32 accumulation: wrong sums on Wormhole (tt-metal #38306); use hifi3" in err
     assert "2 sites: conv_pre, conv_post" in err
+
+
+def test_what_is_refused_in_a_stream_alone_is_named(study, tmp_path, capsys):
+    sites = yaml.safe_load((study / "policy.yaml").read_text())["sites"]
+    loud = {"weight": "bf16", "activation": "bf16", "fidelity": "hifi4", "activation_scale": "dynamic"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"schemes": {"loud": loud}, "sites": {**sites, "conv_pre": "loud"}}))
+    code, out, err = run("plan", study, "--policy", path, "--stream", "--seconds", "0.1", "--quiet", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith("precision-search: blackhole_p150 refuses 1 of 11 sites")
+    assert "activation_scale dynamic: the scale of a chunk is not that of the whole" in err
+
+
+def test_a_voice_that_does_not_stream_is_told(study, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["voice.streaming.streamable"], "_PARTS", {})
+    code, out, err = run("plan", study, "--stream", "--seconds", "0.1", "--quiet", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "does not say what of it can be streamed" in err
+    assert "or leave out --stream" in err
+
+
+@pytest.mark.slow
+def test_a_decoder_is_planned_row_by_row(mock_cards, capsys):
+    code, out, err = run("plan", "decoder_blackhole", "--stream", "--json", capsys=capsys)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["verdict"], found["chunk_ms"], found["left_on_host"]) == ("kept", 80.0, [])
+    assert len({row["site"] for row in found["steps"]} - {None}) == found["sites"] == 59
+    assert sum(row["call"] == "ttnn.copy" for row in found["steps"]) == 8 + 11  # caches, and what the codec keeps
 
 
 def test_a_recipe_is_planned_at_its_baseline(tiny, capsys):
