@@ -65,7 +65,9 @@ def _head(program: Program, facts: Facts) -> list[str]:
         "",
         f"{steps} operations of ttnn 0.81.1 for `{program.card}` ({program.architecture}), made of the policy"
         f" `{facts.policy_digest}`.{how}",
-        "Shapes are fixed: this program is for inputs of these and no others.",
+        "Shapes are fixed: this program is for inputs of these and no others."
+        if facts.stream is None
+        else "Shapes are fixed, and those of one run; an utterance takes as many runs as it is long.",
         "",
         f"* inputs: {inputs}",
         f"* outputs: {outputs}",

@@ -21,6 +21,7 @@ examples:
   python run.py --check                                the sample, held against what is expected of it
   python run.py --input sample/input.npz --output out.wav
   python run.py --input sample/input.npz --time 20 --trace
+  python run.py --stream --input mel.npy --output out.wav    chunks of an utterance of any length, where made for them
 
 exit status: 0 done; 1 refused operations, a failed check, or a device that does not answer; 2 wrong use
 """
@@ -152,7 +153,8 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     import runtime
 
     export = runtime.Export(folder)
-    names = [spec["name"] for spec in export.manifest["inputs"]]
+    made = export.manifest.get("stream", {}).get("masks", {})  # by chunks.py, of the utterance's length
+    names = [spec["name"] for spec in export.manifest["inputs"] if spec["name"] not in made]
     inputs = arrays.read_inputs(folder / "sample" / "input.npz" if options.check else options.input, names)
     stream = options.stream or export.manifest.get("streaming", False)
     if not stream:

@@ -101,6 +101,6 @@ class Rounding:
         if not isinstance(source, fx.Node):
             return False
         if node.target is aten.rsub.Scalar:
-            turned = bool(node.args[1] == 1) and node.kwargs.get("alpha", 1) == 1
+            turned = bool(node.args[1] == 1) and bool(node.kwargs.get("alpha", 1) == 1)
             return turned and self._is_zero_or_one(source)
         return (node.target in _MOVED or node.target is aten.embedding.default) and self._is_zero_or_one(source)
