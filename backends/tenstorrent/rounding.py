@@ -39,9 +39,11 @@ def truncate_float(values: Tensor, mantissa_bits: int) -> Tensor:
 
 
 def pack_blocks(values: Tensor, fmt: str, axis: int) -> Tensor:
-    """Round to bfp8_b or bfp4_b as the packer does by default: twice, both half away from zero.
+    """Round to bfp8_b or bfp4_b as `ttnn.typecast` has the packer do it.
 
-    First to 6 mantissa bits, then to the block's shared exponent; bfp4_b truncates the 7-bit result to 3 bits.
+    To bfp8_b by way of the upper 16 bits (bfp8_pack_precise), half away from zero to the block's shared exponent. To
+    bfp4_b by the packer's default: half away from zero to 6 mantissa bits, so again to the shared exponent, and of the
+    7-bit result 3 bits are kept.
 
     Args:
         values: float32, any shape; Inf and NaN make their block Inf and NaN.
@@ -52,7 +54,8 @@ def pack_blocks(values: Tensor, fmt: str, axis: int) -> Tensor:
     """
     axis %= values.ndim
     length = values.shape[axis]
-    first = _pack(values.clone(memory_format=torch.contiguous_format), 17, 17)
+    first = values.clone(memory_format=torch.contiguous_format)
+    first = _upper_half(first) if fmt == "bfp8_b" else _pack(first, 17, 17)
     missing = -length % BLOCK if length > BLOCK else 0
     if missing:
         shape = list(first.shape)
@@ -61,11 +64,13 @@ def pack_blocks(values: Tensor, fmt: str, axis: int) -> Tensor:
     blocks = torch.unflatten(first, axis, (-1, min(BLOCK, max(length, 1))))
     fields = blocks.abs().amax(axis + 1, keepdim=True).view(torch.int32) & _EXPONENT
     quantum = (fields.clamp_min(7 << 23) - (6 << 23)).view(torch.float32)
-    # Values have 7 significant bits here, so a nudge of 2**-12 turns ties (round() has them go to even) away from zero
-    # and moves nothing else across one.
+    # Values have 8 significant bits at most here, so a nudge of 2**-12 turns ties (round() has them go to even) away
+    # from zero and moves nothing else across one.
     codes = blocks.mul_((1 + 2**-12) / quantum).round_()
     if fmt == "bfp4_b":
         codes.mul_(1 / 16).trunc_().mul_(16)
+    else:
+        codes.clamp_(-127, 127)  # the shared exponent is never raised
     rounded = codes.mul_(quantum).flatten(axis, axis + 1)
     return rounded.narrow(axis, 0, length) if missing else rounded
 
@@ -79,6 +84,12 @@ def _pack(values: Tensor, rounded_bits: int, cleared_bits: int) -> Tensor:
     """Round in place; fresh memory costs more than arithmetic here."""
     values.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)  # the bits of a NaN could wrap around to 0
     values.view(torch.int32).add_(1 << (rounded_bits - 1)).bitwise_and_(-(1 << cleared_bits))
+    return values
+
+
+def _upper_half(values: Tensor) -> Tensor:
+    """Cut to the upper 16 bits in place, NaN to Inf."""
+    values.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).view(torch.int32).bitwise_and_(-(1 << 16))
     return values
 
 

@@ -66,11 +66,14 @@ def host_registers(values: Values, fmt: Format, dst16: bool) -> Values:
 
 
 def device_registers(values: Values, fmt: Format, dst16: bool) -> Values:
-    """What a source register shows of a tensor that the packer wrote from fp32 values; see `host_registers`."""
+    """What a source register shows of a tensor that `ttnn.typecast` made of fp32 values; see `host_registers`.
+
+    To bfp8_b it asks for bfp8_pack_precise (ttnn 0.81.1; the kernels that it generates say so), to bfp4_b it does not.
+    """
     values = np.ascontiguousarray(values)
     if fmt == "fp32":
         return unpack_bf16(values) if dst16 else unpack_tf32(values)
-    return pack(values, fmt, False)
+    return pack(values, fmt, False, precise=fmt == "bfp8_b")
 
 
 def sum_blocks(

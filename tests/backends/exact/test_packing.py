@@ -192,7 +192,7 @@ def test_the_host_rounds_as_the_other_two_versions_of_its_rule(fmt, rows):
 def test_activations_are_packed_as_on_the_fast_path(fmt, shape):
     values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     fast = rounding.pack_blocks(torch.from_numpy(values), fmt, -1).numpy()
-    np.testing.assert_array_equal(pack(values, fmt, False), fast)
+    np.testing.assert_array_equal(pack(values, fmt, False, precise=fmt == "bfp8_b"), fast)
 
 
 @pytest.mark.parametrize("fmt", BFP)
