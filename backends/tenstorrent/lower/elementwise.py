@@ -4,14 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from backends.tenstorrent.lower.arranged import Arranged, axis_of, padded
-from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, shape_of
+from backends.tenstorrent.lower.reading import Reader, Rule, UnsupportedError, argument, refuse_unread, shape_of
 from backends.tenstorrent.support import refuses_vector
 
+aten = torch.ops.aten
 LARGE = 1e4
 """From this magnitude on a score that is set and one that it is added to are the same after a softmax."""
+_AFTER_A_MASK = frozenset(
+    {aten.softmax.int, aten._softmax.default, aten.masked_fill.Scalar, aten.eq.Scalar}  # the last is attention's guard
+)
 _LOWEST = -3.3895314e38  # of bf16: minus infinity would make NaN of a row that has nothing else
 
 
@@ -43,6 +48,7 @@ def unary(op: str, **named: tuple[int, str, Any]) -> Rule:
     """An operation of one tensor; options by name: position, name and default of the argument that they are."""
 
     def rule(reader: Reader, node: fx.Node) -> Arranged:
+        refuse_unread(node, {"self", "input", *(name for _, name, _ in named.values())})
         options = {key: argument(node, *where) for key, where in named.items()}
         return vector(reader, node, op, reader.card(node.args[0]), options)  # type: ignore[arg-type]
 
@@ -67,8 +73,7 @@ def binary(op: str, *, swapped: bool = False) -> Rule:
 
     def rule(reader: Reader, node: fx.Node) -> Arranged:
         first, second = node.args[0], node.args[1]
-        if node.kwargs.get("alpha", 1) != 1:
-            raise UnsupportedError("an alpha other than 1 in an addition; multiply before it")
+        refuse_unread(node, ("self", "other"))
         turned = swapped
         if not isinstance(first, fx.Node) or _number(reader, first) is not None:
             first, second, turned = second, first, not turned
@@ -126,7 +131,12 @@ def as_constant(reader: Reader, node: fx.Node, values: Tensor, like: Arranged) -
 
 
 def masked_fill(reader: Reader, node: fx.Node) -> Arranged:
-    """A mask before a softmax, added: exact as far as the softmax can tell."""
+    """A mask before a softmax, added: exact as far as the softmax can tell.
+
+    Of a mask that the host makes it is taken for granted that it leaves something of every row.
+    """
+    if any(user.target not in _AFTER_A_MASK for user in node.users):
+        raise UnsupportedError("a mask that something else than a softmax reads; only those before one are added")
     source, mask, fill = node.args[0], node.args[1], float(node.args[2])  # type: ignore[arg-type]
     x = reader.card(source)  # type: ignore[arg-type]
     if not abs(fill) >= LARGE:

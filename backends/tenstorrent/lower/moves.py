@@ -16,6 +16,7 @@ aten = torch.ops.aten
 
 def permuted(reader: Reader, node: fx.Node) -> Arranged:
     """A permutation: a word, and nothing on the card."""
+    shape_of(node)  # refuses more than four axes
     x = reader.card(node.args[0])  # type: ignore[arg-type]
     rank = node.meta["val"].ndim
     order: Sequence[int] = node.args[1]  # type: ignore[assignment]
@@ -90,8 +91,10 @@ def padded_out(reader: Reader, node: fx.Node) -> Arranged:
     """Elements of one value around a tensor."""
     x = reader.card(node.args[0])  # type: ignore[arg-type]
     amounts: Sequence[int] = node.args[1]  # type: ignore[assignment]
-    if argument(node, 2, "mode", "constant") != "constant":
-        raise UnsupportedError(f"padding of mode {argument(node, 2, 'mode')}; only constants are lowered")
+    plain = node.target is aten.constant_pad_nd.default
+    mode, value_at = ("constant", 2) if plain else (argument(node, 2, "mode", "constant"), 3)
+    if mode != "constant":
+        raise UnsupportedError(f"padding of mode {mode}; only constants are lowered")
     if any(int(amount) < 0 for amount in amounts):
         raise UnsupportedError("negative padding; slice instead")
     pads = [(0, 0)] * 4
@@ -109,7 +112,7 @@ def padded_out(reader: Reader, node: fx.Node) -> Arranged:
         x.dtype,
         name=node.name,
         layout=layout,
-        options={"pads": tuple(pads), "value": float(argument(node, 3, "value", None) or 0.0)},
+        options={"pads": tuple(pads), "value": float(argument(node, value_at, "value", None) or 0.0)},
     )
     return Arranged(reader.build.laid_out(value, "tile"), four(shape), x.order)
 

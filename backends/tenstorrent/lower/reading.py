@@ -1,8 +1,9 @@
 """Reading: what a rule may ask, and the arguments of a node."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, fx
 
 from backends.tenstorrent.lower.arranged import Arranged, Four, padded
@@ -62,3 +63,19 @@ def whole(argument: object) -> int:
     """An argument that is a whole number."""
     assert isinstance(argument, int)
     return argument
+
+
+def refuse_unread(node: fx.Node, read: Collection[str]) -> None:
+    """Refuse arguments that a rule does not read, where they are not torch's own defaults.
+
+    Raises:
+        UnsupportedError: naming them.
+    """
+    assert isinstance(node.target, torch._ops.OpOverload)
+    said = []
+    for position, declared in enumerate(node.target._schema.arguments):
+        given = argument(node, position, declared.name, declared.default_value)
+        if declared.name not in read and given != declared.default_value:
+            said.append(f"{declared.name}={given}")
+    if said:
+        raise UnsupportedError(f"{', '.join(said)}: ttnn has no such choice here")

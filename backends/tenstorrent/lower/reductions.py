@@ -106,19 +106,20 @@ def norm(op: str) -> Rule:
         options: dict[str, Any] = {"epsilon": 2.0**-23 if epsilon is None else float(epsilon)}
         if group:
             options["groups"] = whole(over)
+        given = [argument(node, 2, "weight"), None if op == "rms_norm" else argument(node, 3, "bias")]
         inputs = [x.value]
-        for position, name in ((2, "weight"), (3, "bias")):
-            given = None if name == "bias" and op == "rms_norm" else argument(node, position, name)
-            if given is None:
-                continue
-            values = reader.constant(given)
+        for at, (name, held) in enumerate(zip(("weight", "bias"), given, strict=True)):
+            if not any(one is not None for one in given[at:]):
+                break  # ttnn takes a bias behind a weight only
+            values = torch.ones(x.shape[channels]) if held is None else reader.constant(held)
             if values is None:
                 raise UnsupportedError(f"a {name} of {op} that is no constant of the model")
             # Norms take weights in bf16 and fp32; those over groups in rows of a tile's width.
             shape = (1, 1, -1, TILE) if group else (1, 1, 1, -1)
             array = values.detach().float().reshape(shape).numpy()
             layout: Layout = "row_major" if group else "tile"
-            inputs.append(reader.build.constant(str(given.target), array, x.dtype, layout=layout))
+            wanted = f"{node.name}_ones" if held is None else str(held.target)
+            inputs.append(reader.build.constant(wanted, array, x.dtype, layout=layout))
         value = reader.build.step(
             op, inputs, x.value.shape, x.dtype, name=node.name, options=options, compute=reader.build.vector
         )

@@ -24,13 +24,14 @@ def _embedding(reader: Reader, node: fx.Node) -> Arranged:
         raise UnsupportedError("an embedding whose table is no constant of the model")
     name = str(table.target)  # type: ignore[union-attr]
     rest = values.detach().float()
+    if not bool(rest.isfinite().all()):
+        raise UnsupportedError(f"an embedding whose table {name} has Inf or NaN")
     parts: list[Value] = []
-    while bool(rest.any()) or not parts:
+    for _ in range(3 if split(reader, node) else 1):
         part = rest.bfloat16().float()
         rest = rest - part
-        parts.append(reader.build.constant(name, part.numpy(), "bf16", layout="row_major"))
-        if not split(reader, node):
-            break
+        if bool(part.any()) or not parts:
+            parts.append(reader.build.constant(name, part.numpy(), "bf16", layout="row_major"))
     return looked_up(reader, node, parts, indices)  # type: ignore[arg-type]
 
 

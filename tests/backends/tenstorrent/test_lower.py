@@ -211,6 +211,59 @@ def test_what_has_no_rule_stays_on_the_host_and_is_named():
         lowered(graph, BF16, host="refuse")
 
 
+@pytest.mark.parametrize(
+    ("do", "said"),
+    [
+        (lambda x: F.softplus(x, beta=2), "beta=2"),
+        (lambda x: F.softplus(x, threshold=0.5), "threshold=0.5"),
+        (lambda x: torch.rsub(x, 2.0, alpha=3), "alpha=3"),
+        (lambda x: torch.ops.aten.elu.default(x, 1.0, 2.0, 1.0), "scale=2.0"),
+        (lambda x: x.masked_fill(torch.arange(TIME) > 9, -1e6), "something else than a softmax"),
+        (lambda x: x.masked_fill(torch.arange(TIME) > 9, 3.0).softmax(-1), "sets 3.0"),
+        (lambda x: x.masked_fill(torch.arange(CHANNELS)[:, None] > 9, -1e6).softmax(-1), "nothing of a row"),
+        (lambda x: x.reshape(1, 2, 2, 10, TIME).permute(0, 2, 1, 3, 4).reshape(1, CHANNELS, TIME), "5 axes"),
+    ],
+)
+def test_arguments_that_ttnn_does_not_take_go_to_the_host(do, said):
+    graph = graph_for(Between(do))
+    program = lowered(graph, BF16)
+    assert any(said in line for line in program.left_on_host), program.left_on_host
+    (wanted,) = emulated(graph, Policy.uniform(names_of(graph), BF16))
+    assert agreement_db(wanted, simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"]) > 30
+
+
+@pytest.mark.parametrize("table", [1e-36, 1e-41, 0.0, 1 / 3])
+def test_tables_of_any_numbers_are_looked_up_in_parts(table):
+    class Said(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(7, CHANNELS)
+            self.linear = nn.Linear(CHANNELS, 8)
+            nn.init.constant_(self.table.weight, table)
+
+        def forward(self, x):
+            return self.linear(self.table(x) * 2 + 1)
+
+    graph = graph_for(Said().requires_grad_(False), x=torch.tensor([[1, 2, 6]]))
+    program = lowered(graph, WHOLE)
+    (wanted,) = emulated(graph, Policy.uniform(names_of(graph), WHOLE))
+    assert torch.equal(wanted, simulate(program, graph.examples, arithmetic=TensixArithmetic())["y"])
+
+
+def test_a_norm_may_have_a_bias_alone():
+    bias = torch.linspace(-1, 1, CHANNELS)
+    graph = graph_for(Between(lambda x: F.layer_norm(x.mT, [CHANNELS], None, bias).mT))
+    (wanted,) = emulated(graph, Policy.uniform(names_of(graph), WHOLE))
+    result = simulate(lowered(graph, WHOLE), graph.examples, arithmetic=TensixArithmetic())["y"]
+    assert agreement_db(wanted, result) > 90
+
+
+def test_a_convolution_over_a_batch_is_refused_by_name():
+    graph = graph_for(ZOO["relu"], x=torch.randn(2, CHANNELS, TIME))
+    with pytest.raises(LoweringError, match=r"first: a convolution over a batch of 2(.|\n)*last: a convolution over"):
+        lowered(graph, BF16)
+
+
 def test_a_site_without_a_counterpart_is_refused_with_all_others():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 1, 3))
     graph = graph_for(module, x=torch.randn(1, 1, 8, 8))
