@@ -18,7 +18,7 @@ from precision_search.lowering import choose, refuse_refused
 from precision_search.plan_table import plan_table
 from precision_search.programs import Made, make
 from precision_search.progress import Progress
-from precision_search.selection import asked_of, require_ttnn
+from precision_search.selection import asked_of, chunk_ms_of, require_ttnn
 from precision_search.written import mac_shares, manifest_facts
 
 
@@ -29,9 +29,10 @@ def plan_study(parsed: argparse.Namespace, progress: Progress) -> Answer:
         CommandError, and what `choose` raises: bad input, a policy that the card refuses among it.
     """
     require_ttnn()
+    chunk_ms = chunk_ms_of(parsed)
     chosen = choose(asked_of(parsed))
     refuse_refused(chosen)
-    made = make(chosen, host=not parsed.no_host, chunk_ms=parsed.chunk_ms if parsed.stream else None, progress=progress)
+    made = make(chosen, host=not parsed.no_host, chunk_ms=chunk_ms, progress=progress)
     data = plan_data(made, plan_program(made, progress))
     return Answer(data, plan_table(data, sites_only=parsed.sites_only))
 

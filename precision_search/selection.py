@@ -11,6 +11,9 @@ from backends.tenstorrent.lower.builder import Between
 from precision_search.commands import CommandError
 from precision_search.lowering import Asked
 
+CHUNK_MS = 80.0
+LONGEST_CHUNK_MS = 2000.0
+
 
 def add_selection(sub: argparse.ArgumentParser) -> None:
     """Add what `export` and `plan` both ask: which policy, for which card, on how much sound."""
@@ -28,7 +31,7 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
         help="a program of one chunk (of a decoder: of one row), its state kept on the card",
     )
     sub.add_argument(
-        "--chunk-ms", type=_seconds, default=80.0, metavar="MS", help="length of a chunk with --stream (default: 80)"
+        "--chunk-ms", type=_milliseconds, metavar="MS", help=f"length of a chunk with --stream (default: {CHUNK_MS:g})"
     )
     sub.add_argument(
         "--no-host", action="store_true", help="refuse where anything would be left in torch on the host, by name"
@@ -41,6 +44,26 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
         " traffic and not what was heard (evaluate --lowered bf16 tells)",
     )
     sub.add_argument("--json", action="store_true", help="print JSON in place of text")
+
+
+def _milliseconds(text: str) -> float:
+    number = _seconds(text)
+    if not 1 <= number <= LONGEST_CHUNK_MS:
+        raise argparse.ArgumentTypeError(
+            f"a chunk has 1 to {LONGEST_CHUNK_MS:g} ms, got {text}; leave --stream out for a whole clip"
+        )
+    return number
+
+
+def chunk_ms_of(parsed: argparse.Namespace) -> float | None:
+    """Length of a chunk that was asked for; None for a program of the whole clip.
+
+    Raises:
+        CommandError: a chunk was asked for, and no stream.
+    """
+    if parsed.chunk_ms is not None and not parsed.stream:
+        raise CommandError("--chunk-ms: is the length of a stream's chunk; add --stream, or leave it out")
+    return (parsed.chunk_ms or CHUNK_MS) if parsed.stream else None
 
 
 def _seconds(text: str) -> float:

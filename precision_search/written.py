@@ -25,7 +25,7 @@ from precision_search.plan_table import host_lines
 from precision_search.programs import Made, make
 from precision_search.progress import Progress
 from precision_search.results import policy_text
-from precision_search.selection import asked_of, require_ttnn
+from precision_search.selection import asked_of, chunk_ms_of, require_ttnn
 
 PACKAGES = ("precision-search", "ttnn", "torch", "numpy")
 PRECISION_CFG = "precision_cfg.json"
@@ -38,10 +38,11 @@ def export_study(parsed: argparse.Namespace, progress: Progress) -> Answer:
         CommandError, and what `choose` raises: nothing is written.
     """
     require_ttnn()
+    chunk_ms = chunk_ms_of(parsed)
     check_free(parsed.out)
     chosen = choose(asked_of(parsed))
     refuse_refused(chosen)
-    made = make(chosen, host=not parsed.no_host, chunk_ms=parsed.chunk_ms if parsed.stream else None, progress=progress)
+    made = make(chosen, host=not parsed.no_host, chunk_ms=chunk_ms, progress=progress)
     with new_folder(parsed.out) as folder:
         data = write(made, folder, progress)
     data = {"folder": str(parsed.out), **data}
