@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import count
 from typing import Any
 
+from backends.tenstorrent.cards import CARDS
 from backends.tenstorrent.emission import call_of
 from backends.tenstorrent.packed import SUFFIX, WEIGHTS
 from backends.tenstorrent.program import CardStep, HostStep, Program, Step, Value
@@ -32,6 +33,7 @@ def manifest(
         "ttnn": TTNN,
         "card": program.card,
         "architecture": program.architecture,
+        "grid": list(CARDS[program.card].grid),
         **(facts or {}),
         "streaming": bool(program.states),
         "inputs": [_described(value) for value in program.inputs],

@@ -205,6 +205,7 @@ def _files(program: Program) -> list[str]:
     named = {
         "model.py": "the program: plain calls of ttnn, one an operation",
         "run.py, runtime.py": "what opens the card, moves arrays, runs, plans, traces and times",
+        "checked.py": "what is looked at before: program.json, the version of ttnn, inputs, the card",
         "chunks.py": "how an utterance is cut into chunks and joined again",
         "mock_card.py": "the card that is not there, for --plan",
         "program.json": "inputs, outputs, weights, and of every operation what it must be found to compute in",

@@ -8,6 +8,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 FILES = (
     "run.py",
+    "checked.py",
     "runtime.py",
     "planner.py",
     "captured.py",

@@ -2,6 +2,8 @@
 
 import contextlib
 import wave
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,45 @@ def read_inputs(file: Path, names: list[str]) -> dict[str, Array]:
     """Arrays by input, of an .npz; or of an .npy, where the program takes one."""
     if not file.is_file():
         raise UseError(f"there is no {file}")
-    if file.suffix == ".npz":
-        with np.load(file) as arrays:
-            return dict(arrays)
-    if file.suffix == ".npy" and len(names) == 1:
-        return {names[0]: np.load(file)}
+    if file.suffix == ".npz" or (file.suffix == ".npy" and len(names) == 1):
+        return _read(file, names[0] if file.suffix == ".npy" else None)
     raise UseError(f"{file}: inputs {', '.join(names)} are read of an .npz{' or .npy' if len(names) == 1 else ''}")
+
+
+def _read(file: Path, name: str | None = None) -> dict[str, Array]:
+    """Arrays of an .npz; or, under `name`, that of an .npy."""
+    try:
+        with file.open("rb") as opened:  # or numpy leaves a file that is damaged open
+            held = np.load(opened)
+            if isinstance(held, np.ndarray) != (name is not None):
+                raise UseError(f"{file} is no {file.suffix} inside; save it by {'np.save' if name else 'np.savez'}")
+            return dict(held) if name is None else {name: held}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UseError(f"{file} can't be read as arrays of numbers ({error})") from error
+
+
+def output_fault(file: Path, sample_rate_hz: int | None) -> str | None:
+    """Why outputs can't be written there; None: they can."""
+    if file.suffix not in (".npz", ".npy", ".wav"):
+        return f"outputs are written to .npz, .npy or .wav, got {file.name}"
+    if file.suffix == ".wav" and sample_rate_hz is None:
+        return "program.json says no sample_rate_hz, so its output is no sound; write an .npz"
+    return folder_fault(file)
+
+
+def folder_fault(file: Path) -> str | None:
+    """Why no file can be written there; None: one can."""
+    if file.is_dir():
+        return f"{file} is a folder; name a file"
+    return None if file.parent.is_dir() else f"there is no folder {file.parent} to write {file.name} in"
+
+
+def sample_fault(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Why nothing can be compared; None: it can."""
+    there = (folder / "sample" / "expected.npz").is_file()
+    if there and all(spec["tolerance"] is not None for spec in manifest["outputs"].values()):
+        return None
+    return f"{folder} was exported without a sample to check against"
 
 
 def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int | None, late: int = 0) -> None:
@@ -30,24 +65,22 @@ def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int 
     A .wav is without the first `late` samples, which are sound of nothing.
 
     Raises:
-        UseError: another suffix; of a .wav, an unknown sample rate, or NaN and infinite values.
+        UseError: another suffix, or no such folder; of a .wav, an unknown sample rate, or NaN and infinite values.
     """
+    if fault := output_fault(file, sample_rate_hz):
+        raise UseError(fault)
     first = next(iter(outputs.values()))
     if file.suffix == ".npz":
         np.savez(file, **outputs)
     elif file.suffix == ".npy":
         np.save(file, first)
-    elif file.suffix == ".wav":
-        if sample_rate_hz is None:
-            raise UseError("program.json says no sample_rate_hz, so its output is no sound; write an .npz")
+    elif sample_rate_hz is not None:
         if not np.isfinite(first).all():
             raise UseError("the output has NaN or infinite values, which a .wav can't hold; write an .npz")
         samples = np.round(np.clip(first.reshape(-1)[late:], -1, 1) * 32767).astype("<i2")
         with contextlib.closing(wave.open(str(file), "wb")) as sound:
             sound.setparams((1, 2, int(sample_rate_hz), len(samples), "NONE", "not compressed"))
             sound.writeframes(samples.tobytes())
-    else:
-        raise UseError(f"outputs are written to .npz, .npy or .wav, got {file.name}")
 
 
 def compare(folder: Path, manifest: dict[str, Any], outputs: Mapping[str, Array]) -> dict[str, str]:
@@ -59,11 +92,9 @@ def compare(folder: Path, manifest: dict[str, Any], outputs: Mapping[str, Array]
     Raises:
         UseError: the folder has no sample, or an output has no tolerance.
     """
-    file = folder / "sample" / "expected.npz"
-    if not file.is_file() or any(spec["tolerance"] is None for spec in manifest["outputs"].values()):
-        raise UseError(f"{folder} was exported without a sample to check against")
-    with np.load(file) as held:
-        expected = dict(held)
+    if fault := sample_fault(folder, manifest):
+        raise UseError(fault)
+    expected = _read(folder / "sample" / "expected.npz")
     missed = {
         part: "; ".join(_missed(expected[part], outputs[part], spec["tolerance"]))
         for part, spec in manifest["outputs"].items()

@@ -6,7 +6,7 @@ sample i is sample n T - delay + i of the utterance. Masks are 1 where such a sa
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from runtime import RuntimeFailure  # type: ignore[import-not-found]  # the file beside this one, here and in an export
 
 Array = np.ndarray[Any, Any]
+Join = Callable[[list[dict[str, Array]]], dict[str, Array]]
 
 
 class Timing:
@@ -123,14 +124,27 @@ class Chunks:
         return np.pad(there, missing)
 
 
+def cut(manifest: Mapping[str, Any], inputs: Mapping[str, Array]) -> tuple[Iterator[dict[str, Array]], Join]:
+    """Inputs of each run of an utterance, and how what they give is joined; errors are told at once."""
+    stream = manifest.get("stream")
+    if stream and stream["inputs"]:
+        timed = Chunks(stream, manifest["inputs"])
+        frames = timed.frames(inputs)
+        return timed.cut(inputs), lambda runs: timed.join(frames, runs)
+    stacked, chunks = split(inputs, {spec["name"]: tuple(spec["shape"]) for spec in manifest["inputs"]})
+    join = np.stack if stacked else lambda parts: np.concatenate(parts, axis=-1)
+    return chunks, lambda runs: {part: join([outputs[part] for outputs in runs]) for part in runs[0]}
+
+
 def split(
     inputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[bool, Iterator[dict[str, Array]]]:
     """Whether chunks have an axis of their own, and the chunks; see `Session.stream`."""
-    axes, counts = {}, {}
+    axes, counts, wrong = {}, {}, []
     for name, shape in shapes.items():
         if name not in inputs:
-            raise RuntimeFailure(f"input {name} {shape} is missing; there are {', '.join(inputs) or 'none'}")
+            wrong.append(f"input {name} {shape} is missing; there are {', '.join(inputs) or 'none'}")
+            continue
         given = inputs[name].shape
         if given == shape:
             continue
@@ -140,7 +154,9 @@ def split(
         elif len(given) == len(shape) and len(longer) == 1 and given[longer[0]] % shape[longer[0]] == 0:
             axes[name], counts[name] = longer[0], given[longer[0]] // shape[longer[0]]
         else:
-            raise RuntimeFailure(f"{name} {given} is no whole number of chunks of {shape}; pad it with zeros")
+            wrong.append(f"{name} {given} is no whole number of chunks of {shape}; pad it with zeros")
+    if wrong:
+        raise RuntimeFailure("; ".join(wrong))
     if len(set(counts.values())) > 1 or len({axis == -1 for axis in axes.values()}) > 1:
         raise RuntimeFailure(f"inputs have different numbers of chunks: {counts}")
     count = next(iter(counts.values()), 1)

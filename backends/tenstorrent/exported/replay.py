@@ -9,12 +9,11 @@ import numpy as np
 
 # The files beside this one, here and in an export.
 import runtime  # type: ignore[import-not-found]
-from chunks import Chunks, split  # type: ignore[import-not-found]
+from chunks import cut  # type: ignore[import-not-found]
 from planner import Watched  # type: ignore[import-not-found]
 from runtime import Export, RuntimeFailure, ttnn
 
 Array = np.ndarray[Any, Any]
-Join = Callable[[list[dict[str, Array]]], dict[str, Array]]
 
 
 class Session:
@@ -24,7 +23,6 @@ class Session:
         self.export, self.device = export, device
         self.weights = export.load(device)
         self.state = export.initial_state(device)
-        self._shapes = {spec["name"]: tuple(spec["shape"]) for spec in export.manifest["inputs"]}
 
     def begin(self) -> None:
         """Set the state of a stream that begins, in the tensors that it is kept in."""
@@ -52,19 +50,8 @@ class Session:
             RuntimeFailure: inputs of other shapes; lengths that are no whole number of chunks, or of different numbers.
         """
         self.begin()
-        chunks, join = self._chunks(inputs)
+        chunks, join = cut(self.export.manifest, inputs)
         return join([self.run(chunk) for chunk in chunks])
-
-    def _chunks(self, inputs: Mapping[str, Array]) -> tuple[Iterator[dict[str, Array]], Join]:
-        """Inputs of each run, and how what they give is joined."""
-        stream = self.export.manifest.get("stream")
-        if stream and stream["inputs"]:
-            timed = Chunks(stream, self.export.manifest["inputs"])
-            frames = timed.frames(inputs)
-            return timed.cut(inputs), lambda runs: timed.join(frames, runs)
-        stacked, chunks = split(inputs, self._shapes)
-        join = np.stack if stacked else lambda parts: np.concatenate(parts, axis=-1)
-        return chunks, lambda runs: {part: join([outputs[part] for outputs in runs]) for part in runs[0]}
 
     def time(self, inputs: Mapping[str, Array], runs: int) -> dict[str, Any]:
         """Seconds of whole runs, host included, and of every operation of one more run, each waited for.
@@ -77,7 +64,7 @@ class Session:
         """
         if runtime.on_mock():
             raise RuntimeFailure("a mock card computes nothing, so its times mean nothing; time on a real card")
-        inputs = next(self._chunks(inputs)[0])
+        inputs = next(cut(self.export.manifest, inputs)[0])
         Session.run(self, inputs)  # kernels are compiled, and weights of convolutions prepared
         operations = self._operations(inputs)  # before a trace: what is allocated after one it may write over
         for _ in range(2):
@@ -168,7 +155,9 @@ class Traced(Session):
         return dict(outputs)
 
     def _is_kept(self, tensor: Any) -> bool:
-        return any(tensor is one for one in (*self._sources, *self._sinks))
+        held = (*self._sources, *self._sinks)
+        where = place(tensor)
+        return where is not None and where in map(place, held)
 
     def _keep(self, name: str, function: Any, arguments: Any, options: dict[str, Any]) -> Any:
         if name == "runtime.download":
@@ -205,6 +194,13 @@ class Traced(Session):
             ttnn.execute_trace(self.device, self._trace, cq_id=0, blocking=True)
         self._downloaded += 1
         return function(self._sinks[self._downloaded - 1])
+
+
+def place(tensor: Any) -> tuple[Any, int] | None:
+    """Where the buffer of a tensor lies on the card, which views of it share; None: on the host, or given back."""
+    if not (ttnn.is_tensor_storage_on_device(tensor) and tensor.is_allocated()):
+        return None
+    return tensor.memory_config().buffer_type, tensor.buffer_address()
 
 
 class _Keeping:

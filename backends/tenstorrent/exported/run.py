@@ -11,7 +11,9 @@ from typing import Any
 
 sys.dont_write_bytecode = True  # this folder stays as it was exported
 
-import mock_card  # type: ignore[import-not-found]  # noqa: E402 - the file beside this one, here and in an export
+# The files beside this one, here and in an export.
+import checked  # type: ignore[import-not-found]  # noqa: E402
+import mock_card  # type: ignore[import-not-found]  # noqa: E402
 
 TRACE_BYTES = 1 << 28
 """Of DRAM, for the commands of a trace."""
@@ -43,7 +45,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="FILE", help=".npz, or .wav or .npy of the first output")
     parser.add_argument("--stream", action="store_true", help="chunk after chunk of an utterance, keeping state")
     parser.add_argument(
-        "--time", type=int, metavar="N", help="time N runs (of a stream chunks), and every operation of one"
+        "--time", type=_count, metavar="N", help="time N runs (of a stream chunks), and every operation of one"
     )
     parser.add_argument("--trace", action="store_true", help="capture the program once and replay it")
     parser.add_argument("--card", choices=mock_card.CARDS, help="mock card (default: that of program.json)")
@@ -69,6 +71,12 @@ def _mesh(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"runs are a whole number, 1 or more; got {text!r}")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; give the exit status."""
     options = parse(arguments)
@@ -76,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="ttnn-logs-") as logs:
         os.environ["TT_METAL_LOGS_PATH"] = logs  # or ttnn leaves a folder `generated` wherever it is started
         try:
+            for folder in folders:
+                checked.check_library(checked.read_manifest(folder))
             # ttnn wants a card to pack tensors for, too; the real one will do.
             if (options.plan and not options.on_card) or (options.pack and not mock_card.REAL_CARDS.exists()):
                 os.environ.update(_mock(options, folders[0]))
@@ -84,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(str(error), 2)
         except mock_card.MockCardError as error:
             return _fail(str(error))
-        except ImportError as error:
+        except (ImportError, AttributeError) as error:  # the latter where a ttnn lacks what is asked of it
             return _fail(f"{error}; pip install -r requirements.txt (ttnn has wheels for CPython 3.10 and 3.12)")
         try:
             return _do(options, folders)
@@ -102,12 +112,7 @@ def _fail(message: str, status: int = 1) -> int:
 
 
 def _mock(options: argparse.Namespace, folder: Path) -> dict[str, str]:
-    card = options.card
-    if card is None:
-        try:
-            card = json.loads((folder / "program.json").read_text())["card"]
-        except FileNotFoundError as error:
-            raise mock_card.UseError(f"{folder} is no export: it has no program.json") from error
+    card = options.card or checked.read_manifest(folder)["card"]
     environment: dict[str, str] = mock_card.prepare(card, options.mock_folder, even_with_card=options.even_with_card)
     return environment
 
@@ -137,6 +142,9 @@ def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
     import listing  # type: ignore[import-not-found]
     import planner  # type: ignore[import-not-found]
 
+    for folder in folders:
+        if other := checked.misfit(checked.read_manifest(folder), device):
+            print(f"run.py: {folder.name}: {other}: refusals may come of that", file=sys.stderr, flush=True)
     plans = [planner.plan(folder, device, options.card) for folder in folders]
     if options.json:
         text = json.dumps(plans if options.folders else plans[0], indent=1)
@@ -145,6 +153,24 @@ def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
         for plan in plans:
             print(listing.table(plan))
     return 1 if any(step["refused"] for plan in plans for step in plan["steps"]) else 0
+
+
+def _check(options: argparse.Namespace, export: Any, inputs: dict[str, Any], stream: bool) -> None:
+    """Tell all that is wrong with inputs, and with where results go, before a card is opened."""
+    import arrays  # type: ignore[import-not-found]
+    import chunks  # type: ignore[import-not-found]
+    import runtime
+
+    found = [arrays.sample_fault(export.folder, export.manifest)] if options.check else []
+    found += [arrays.output_fault(options.output, export.manifest.get("sample_rate_hz"))] if options.output else []
+    found += [arrays.folder_fault(options.json)] if options.json else []
+    try:
+        chunks.cut(export.manifest, inputs) if stream else export.check_inputs(inputs)
+    except runtime.RuntimeFailure as error:
+        found.append(str(error))
+    found += checked.faults(export.manifest, inputs)
+    if wrong := [one for one in found if one]:
+        raise mock_card.UseError("\n".join(wrong))
 
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
@@ -157,11 +183,11 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     names = [spec["name"] for spec in export.manifest["inputs"] if spec["name"] not in made]
     inputs = arrays.read_inputs(folder / "sample" / "input.npz" if options.check else options.input, names)
     stream = options.stream or export.manifest.get("streaming", False)
-    if not stream:
-        export.check_inputs(inputs)
+    _check(options, export, inputs, stream)
     if options.trace and runtime.on_mock():
         raise mock_card.UseError("--trace needs a real card: a mock card has no queue of commands to record")
     with runtime.opened(options.device, options.mesh, TRACE_BYTES if options.trace else 0) as device:
+        checked.check_card(export.manifest, device)
         session = (replay.Traced if options.trace else replay.Session)(export, device)
         outputs = session.stream(inputs) if stream else session.run(inputs)
         timing = session.time(inputs, options.time) if options.time else None

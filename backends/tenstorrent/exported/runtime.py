@@ -7,7 +7,6 @@ states with shapes and types, constants with their files, and every step with th
 import contextlib
 import importlib.util
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ os.environ.setdefault("TT_LOGGER_LEVEL", "OFF")  # what goes wrong is raised, to
 
 import numpy as np
 import ttnn
+from checked import read_manifest, stopped  # type: ignore[import-not-found]  # the file beside this one, here and in an export
 
 DTYPES = {
     "bf16": ttnn.bfloat16,
@@ -35,6 +35,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LAYOUTS = {"tile": ttnn.TILE_LAYOUT, "row_major": ttnn.ROW_MAJOR_LAYOUT}
 L1_SMALL_BYTES = 65536  # convolutions keep the indices of their windows there
 
+LIBRARY_ERRORS = (RuntimeError, AttributeError, IndexError, TypeError, ValueError)
+"""What ttnn and torch raise where a call does not suit them."""
 _numbers = itertools.count()
 observe: Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None
 """Where set, every call of `upload` and `download` goes through it: name, function, arguments."""
@@ -153,28 +155,19 @@ def read_back(tensor: Any) -> np.ndarray[Any, Any]:
     return np.asarray(tensor.to_numpy())
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """program.json of an export."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "program.json").read_text())
-    except FileNotFoundError as error:
-        raise RuntimeFailure(f"{folder} is no export: it has no program.json") from error
-    return manifest
-
-
 class Export:
     """A folder that `precision-search export` wrote: its manifest, and its model once it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = read_manifest(folder)
+        self.manifest: dict[str, Any] = read_manifest(folder)
         self.model = _module(folder / "model.py")
 
     def load(self, device: Any) -> dict[str, Any]:
         """Weights by name, on the card (those that ttnn prepares itself on the host)."""
         try:
             weights: dict[str, Any] = self.model.load(device, self.folder)
-        except RuntimeError as error:
+        except LIBRARY_ERRORS as error:
             raise RuntimeFailure(f"weights of {self.folder} can't be loaded: {reason(error)}") from error
         return weights
 
@@ -207,10 +200,21 @@ class Export:
     def run(
         self, device: Any, weights: dict[str, Any], inputs: Mapping[str, np.ndarray[Any, Any]], state: dict[str, Any]
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Compute the outputs by part; `state` is brought up to date in place."""
+        """Compute the outputs by part; `state` is brought up to date in place.
+
+        Raises:
+            RuntimeFailure: inputs do not fit, or ttnn or host.py stops; the message is theirs.
+        """
         given = self.check_inputs(inputs)
-        with _beside(self.folder):
-            outputs = self.model.forward(device, weights, given, state)
+        try:
+            with _beside(self.folder):
+                outputs = self.model.forward(device, weights, given, state)
+        except RuntimeFailure:
+            raise
+        except ImportError as error:  # of host.py's torch
+            raise RuntimeFailure(f"{error}; pip install -r requirements.txt") from error
+        except LIBRARY_ERRORS as error:
+            raise RuntimeFailure(f"{stopped(error)}: {reason(error)}") from error
         return {part: np.asarray(value) for part, value in outputs.items()}
 
 

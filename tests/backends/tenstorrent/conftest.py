@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from backends.tenstorrent import engine
+from backends.tenstorrent.cards import CARDS
 from backends.tenstorrent.exported import FILES, FOLDER
+from backends.tenstorrent.manifest import TTNN, VERSION
 
 TINY = Path(__file__).parent / "tiny"
 SHAPES = {
@@ -60,8 +62,11 @@ def tiny_manifest(card: str) -> dict[str, Any]:
     }
     kept = {"name": "kept", "shape": ROW, "dtype": "bf16", "layout": "tile", "memory": "dram", "update": "normed"}
     return {
+        "version": VERSION,
+        "ttnn": TTNN,
         "card": card,
         "architecture": card.split("_")[0],
+        "grid": list(CARDS[card].grid),
         "sample_rate_hz": 16000,
         "inputs": [{"name": "x", "shape": [64, 64], "dtype": "float32"}],
         "outputs": {"waveform": {"name": "waveform", "shape": [128], "dtype": "float32", "tolerance": None}},
@@ -103,7 +108,11 @@ def write_full(folder: Path) -> Path:
     steps += [{"call": "runtime.download", "op": "download", "shape": ROW, "dtype": "float32"} for _ in inputs]
     blank = {"site": None, "source": "full", "dtype": "bf16", "memory": "dram", "place": "card"}
     manifest = {
+        "version": VERSION,
+        "ttnn": TTNN,
         "card": "wormhole_n150",
+        "architecture": "wormhole",
+        "grid": [8, 8],
         "inputs": [{"name": name, "shape": shape, "dtype": "float32"} for name, shape in inputs.items()],
         "outputs": {},
         "constants": {},

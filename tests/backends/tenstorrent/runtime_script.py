@@ -17,6 +17,7 @@ import mock_card  # noqa: E402
 
 os.environ.update(mock_card.prepare("wormhole_n150", mock_folder), TT_METAL_LOGS_PATH=tempfile.mkdtemp())
 
+import checked  # noqa: E402
 import chunks  # noqa: E402
 import replay  # noqa: E402
 import runtime  # noqa: E402
@@ -54,6 +55,8 @@ stacked, cut = chunks.split({"x": np.zeros((2, 8)), "y": np.zeros(3)}, shapes)
 said["once"] = [stacked, len(list(cut))]
 said["ragged"] = error_of(lambda: chunks.split({"x": np.zeros((2, 9)), "y": np.zeros(3)}, shapes))
 said["unlike"] = error_of(lambda: chunks.split({"x": np.zeros((4, 2, 8)), "y": np.zeros((3, 3))}, shapes))
+both = error_of(lambda: chunks.split({"x": np.zeros((2, 9))}, shapes))
+said["all at once"] = both
 said["missing"] = error_of(lambda: chunks.split({"x": np.zeros((2, 8))}, shapes))
 
 inputs = {"x": np.zeros((64, 64), np.float32)}
@@ -65,6 +68,33 @@ with runtime.opened() as device:
     chunked = session.stream({"x": np.zeros((64, 192), np.float32)})
     said["stream"] = {part: list(value.shape) for part, value in chunked.items()}
     said["time"] = error_of(lambda: session.time(inputs, 1))
+
+    # What a trace keeps: a tensor, and views of it; not its neighbour.
+    kept = replay.Traced(export, device)
+    source, other = (runtime.upload(np.zeros((1, 1, 64, 64)), "bf16", "tile", device) for _ in range(2))
+    view = ttnn.reshape(source, (1, 1, 64, 64))
+    kept._sources.append(source)
+    said["kept"] = [kept._is_kept(one) for one in (source, view, ttnn.reshape(source, (64, 64)), other)]
+    ttnn.deallocate(other)
+    said["kept"].append(kept._is_kept(other))
+
+    # The card, as a program asks for it.
+    said["fits"] = checked.misfit(export.manifest, device)
+    said["unfit"] = [
+        checked.misfit({**export.manifest, **wrong}, device)
+        for wrong in ({"architecture": "blackhole", "card": "blackhole_p150", "grid": [13, 10]}, {"grid": [8, 9]})
+    ]
+
+    # What is raised in the midst of a run.
+    raising = folder / "host.py"
+    raising_text = raising.read_text()
+    raising.write_text(
+        "def host_0(channels):\n    raise RuntimeError('repeats must sum to 7\\nbacktrace:\\n - here')\n"
+    )
+    sys.modules.pop("host", None)
+    said["host"] = error_of(lambda: session.run(inputs))
+    raising.write_text(raising_text)
+    sys.modules.pop("host", None)
 
     # Times of a stream, were this card one.
     runtime.on_mock = lambda: False

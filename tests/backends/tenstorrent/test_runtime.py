@@ -57,6 +57,36 @@ def test_inputs_that_make_no_chunks_are_told(said):
     assert said["missing"] == "input y (3,) is missing; there are x"
 
 
+def test_inputs_that_make_no_chunks_are_told_all_at_once(said):
+    assert said["all at once"] == (
+        "x (2, 9) is no whole number of chunks of (2, 8); pad it with zeros; input y (3,) is missing; there are x"
+    )
+
+
+def test_a_trace_keeps_what_shares_a_buffer_with_what_it_reads(said):
+    tensor, view, flat, other, freed = said["kept"]
+    assert tensor
+    assert view
+    assert flat
+    assert not other
+    assert not freed
+
+
+def test_a_card_that_a_program_was_not_made_for_is_told(said):
+    assert said["fits"] is None
+    assert said["unfit"] == [
+        "the program was made for blackhole_p150 (blackhole, 13 x 10 cores), and this card is a wormhole of 8 x 8",
+        "the program was made for wormhole_n150 (wormhole, 8 x 9 cores), and this card is a wormhole of 8 x 8",
+    ]
+
+
+def test_what_the_host_raises_is_told_without_a_trace_of_calls(said):
+    assert said["host"] == (
+        "the run stopped in host.py, line 2: are durations, say, of another sum than the program's frames?: "
+        "repeats must sum to 7"
+    )
+
+
 def test_a_session_runs_and_streams(said):
     assert said["shapes"] == {"waveform": [128]}
     assert said["stream"] == {"waveform": [384]}
@@ -142,6 +172,8 @@ def test_nothing_of_the_toolkit_is_imported():
         (("--plan", "--check"), "not allowed with argument"),
         (("--plan", "--card", "n300"), "invalid choice: 'n300'"),
         (("--input", "x.npz", "--trace"), "give --time or --stream, too"),
+        (("--input", "x.npz", "--time", "0"), "runs are a whole number, 1 or more; got '0'"),
+        (("--input", "x.npz", "--time", "-3"), "runs are a whole number, 1 or more; got '-3'"),
         (("--input", "x.npz", "--mesh", "two"), "a mesh is ROWSxCOLUMNS, as 1x2; got 'two'"),
     ],
 )
@@ -150,6 +182,47 @@ def test_wrong_use_is_told_in_a_line(tiny, arguments, message):
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_all_that_is_wrong_is_told_before_a_card_is_opened(tiny, tmp_path):
+    given = np.zeros((64, 64), np.float32)
+    given[0, :3] = np.nan
+    np.savez(tmp_path / "x.npz", x=given)
+    np.savez(tmp_path / "other.npz", y=given)
+    wanted = ("--input", tmp_path / "x.npz", "--output", tmp_path / "none" / "out.wav", "--json", tmp_path)
+    status, _, err = call(tiny["whole"], *wanted)
+    assert status == 2
+    assert "there is no folder" in err
+    assert f"{tmp_path} is a folder" in err
+    assert "x has 3 of 4096 values that are NaN or infinite" in err
+    assert "no card could be opened" not in err
+    for more in ((), ("--stream",)):
+        status, _, err = call(tiny["whole"], "--input", tmp_path / "other.npz", "--output", "out.mp3", *more)
+        assert status == 2
+        assert "x (64, 64) is missing; there are y" in err
+        assert "got out.mp3" in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [("--plan",), ("--input", "x.npz")])
+def test_an_export_that_is_damaged_or_of_another_ttnn_is_told(tiny, tmp_path, arguments):
+    folder = shutil.copytree(tiny["whole"], tmp_path / "damaged")
+    text = (folder / "program.json").read_text()
+    for broken, message in ((text[:100], "is damaged"), (text.replace('"ttnn": "', '"ttnn": "9'), "is installed: pip")):
+        (folder / "program.json").write_text(broken)
+        status, out, err = call(folder, *arguments)
+        assert (status, out) == (2, "")
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_a_plan_on_another_card_says_so_first(tiny, mock_folder):
+    options = ("--plan", "--card", "blackhole_p150", "--mock-folder", mock_folder)
+    status, out, err = call(tiny["whole"], *options)
+    assert status == 0
+    assert "13 x 10 cores" in out
+    (line,) = err.splitlines()
+    assert "(wormhole, 8 x 8 cores), and this card is a blackhole of 13 x 10" in line
 
 
 def test_only_steps_that_were_given_one_by_one_are_late_in_a_wav(monkeypatch):
