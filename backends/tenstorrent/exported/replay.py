@@ -51,7 +51,8 @@ class Session:
         """
         self.begin()
         chunks, join = cut(self.export.manifest, inputs)
-        return join([self.run(chunk) for chunk in chunks])
+        outputs: dict[str, Array] = join([self.run(chunk) for chunk in chunks])
+        return outputs
 
     def time(self, inputs: Mapping[str, Array], runs: int) -> dict[str, Any]:
         """Seconds of whole runs, host included, and of every operation of one more run, each waited for.

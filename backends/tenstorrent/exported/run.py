@@ -174,7 +174,7 @@ def _check(options: argparse.Namespace, export: Any, inputs: dict[str, Any], str
 
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
-    import arrays  # type: ignore[import-not-found]
+    import arrays
     import replay  # type: ignore[import-not-found]
     import runtime
 

@@ -196,9 +196,7 @@ def test_a_card_must_be_of_the_kind_and_have_the_cores(checked):
     ],
 )
 def test_values_that_no_program_takes_are_counted(checked, dtype, values, fault):
-    def __init__(self):
-        self.manifest = {"inputs": [{"name": "x", "dtype": dtype}, {"name": "y", "dtype": dtype}]}
-
+    manifest = {"inputs": [{"name": "x", "dtype": dtype}, {"name": "y", "dtype": dtype}]}
     assert checked.faults(manifest, {"x": np.array(values)}) == ([] if fault is None else [f"x {fault}"])
 
 
