@@ -27,3 +27,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PRECISION_SEARCH_CACHE", str(folder))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what mostly waits, a cluster's nodes: other files run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_cluster.py")

@@ -19,9 +19,9 @@ def lifetimes(program: Program) -> dict[int, list[str]]:
                 last[root[name]] = index
         if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
             name = step.result.name
-            if step.options.get("kept") or (step.op in VIEWS and not staying.isdisjoint(step.inputs)):
-                if step.op != "concat" or len(step.inputs) == 1:
-                    staying.add(name)
+            joined = step.op == "concat" and len(step.inputs) > 1  # memory of its own
+            if step.options.get("kept") or (step.op in VIEWS and not joined and not staying.isdisjoint(step.inputs)):
+                staying.add(name)
                 continue  # it may be what stays, under another name
             shared = [root[one] for one in step.inputs if one in root] if step.op in VIEWS else []
             root[name] = shared[0] if shared else name
