@@ -19,11 +19,16 @@ def lifetimes(program: Program) -> dict[int, list[str]]:
                 last[root[name]] = index
         if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
             name = step.result.name
-            joined = step.op == "concat" and len(step.inputs) > 1  # memory of its own
-            if step.options.get("kept") or (step.op in VIEWS and not joined and not staying.isdisjoint(step.inputs)):
+            seen = step.op in VIEWS
+            if seen and not staying.isdisjoint(step.inputs):
+                seen = step.op != "concat" or len(step.inputs) == 1  # what is joined to state has memory of its own
+                if seen:
+                    staying.add(name)
+                    continue  # it may be what stays, under another name
+            if step.options.get("kept"):
                 staying.add(name)
-                continue  # it may be what stays, under another name
-            shared = [root[one] for one in step.inputs if one in root] if step.op in VIEWS else []
+                continue
+            shared = [root[one] for one in step.inputs if one in root] if seen else []
             root[name] = shared[0] if shared else name
             # Of several tensors joined, each may be the one that the result is a view of.
             for other in shared[1:]:

@@ -112,7 +112,7 @@ def test_nothing_is_read_after_it_was_deallocated_and_all_is():
             target = statement.targets[0]
             alive.add(ast.unparse(target.elts[0] if isinstance(target, ast.Tuple) else target))
     # What may be a view of the value that state will be lives as long as that.
-    assert alive <= {"long", "rows", "left", "past"}
+    assert alive <= {"long", "rows", "past"}
 
 
 def test_state_is_written_last_and_never_deallocated():
