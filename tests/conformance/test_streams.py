@@ -9,7 +9,6 @@ from torch import Tensor
 
 from backends.tenstorrent.tolerance import BF16_SNR_DB, snr_db
 from precision.policy import Policy
-from tests.conformance.chunks import chunks, joined
 from tests.conformance.models import Model, decoder_step, hifigan, noise, speech
 from tests.conformance.targets import Target, builders
 from voice.decoder import DecoderVoice
@@ -19,6 +18,7 @@ from voice.hifigan import V2
 from voice.mel import MelConfig
 from voice.sites import discover
 from voice.streaming import Streamable, streamable
+from voice.streaming.streamer import chunks_of, frames_of, joined
 
 SMALL = replace(V2, channels=32, rates=(4, 4), kernels=(8, 8), mel=MelConfig(16000, 16, 64, 16, 64))
 FRAMES = 11
@@ -44,9 +44,10 @@ def test_what_is_streamed_is_what_is_computed_whole(target: Target, parts: Mappi
     for scheme in (target.widest, *target.everyday):
         policy = Policy.uniform([site.name for site in sites], scheme)
         (offline,) = target.builder.build(whole, policy, sites).compute([part.inputs])
-        streamed = list(target.builder.build(step.graph, policy, sites).compute(chunks(step, part.inputs)))
+        streamed = list(target.builder.build(step.graph, policy, sites).compute(chunks_of(step, part.inputs)))
         assert len(streamed) > 2
-        sound = joined(step, part.inputs, streamed)
+        runs = [[run[name] for name in step.parts] for run in streamed]
+        (sound,) = joined(step, frames_of(step, part.inputs), runs)
         assert sound.shape == offline["waveform"].shape
         assert snr_db(offline["waveform"], sound) >= target.agreement_db, scheme.name
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.voice.tiny_decoder import TINY
 from voice.codec_decoder import CodecDecoder, Past
 from voice.decoder import LONGEST_ROWS, PROMPT_ROWS, DecoderVoice, SpeechDecoder
 from voice.decoder_config import SEVEN_B, SMALL, CodecConfig
@@ -18,19 +19,6 @@ from voice.noise import paired_noise
 from voice.sites import discover
 from voice.streaming import StreamingError, utterance
 from voice.transformer import Attention, Positions, rotate
-
-TINY = replace(
-    SMALL,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_size=8,
-    hidden=48,
-    text=12,
-    max_rows=48,
-    codec=CodecConfig(16000, 3, 10, 8, (8, 8, 8, 8, 8), (8, 8, 5, 4)),
-)
 
 
 @pytest.fixture(scope="module")

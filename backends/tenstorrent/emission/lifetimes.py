@@ -19,16 +19,14 @@ def lifetimes(program: Program) -> dict[int, list[str]]:
                 last[root[name]] = index
         if isinstance(step, CardStep) and step.result.place == "card" and step.op != "copy":
             name = step.result.name
-            seen = step.op in VIEWS
-            if seen and not staying.isdisjoint(step.inputs):
-                seen = step.op != "concat" or len(step.inputs) == 1  # what is joined to state has memory of its own
-                if seen:
-                    staying.add(name)
-                    continue  # it may be what stays, under another name
-            if step.options.get("kept"):
+            of_staying = step.op in VIEWS and not staying.isdisjoint(step.inputs)
+            joined = step.op == "concat" and len(step.inputs) > 1
+            if step.options.get("kept") or (of_staying and not joined):
                 staying.add(name)
-                continue
-            shared = [root[one] for one in step.inputs if one in root] if seen else []
+                continue  # it may be what stays, under another name
+            # What is joined to something that stays has memory of its own.
+            views = step.op in VIEWS and not of_staying
+            shared = [root[one] for one in step.inputs if one in root] if views else []
             root[name] = shared[0] if shared else name
             # Of several tensors joined, each may be the one that the result is a view of.
             for other in shared[1:]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.tenstorrent.cards import Card
-from backends.tenstorrent.lower.arranged import Arranged, Four, alike, four
+from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, Four, alike, four
 from backends.tenstorrent.program import CardStep, Compute, Constant, HostStep, Layout, Program, State, Step, Value
 
 Between = Literal["fp32", "bf16"]
@@ -115,6 +115,31 @@ class Builder:
         if key not in self._made:
             self._made[key] = self.step("reshape", [value], shape, value.dtype, options={"shape": tuple(shape)})
         return self._made[key]
+
+    def permuted(self, tensor: Arranged, axes: Sequence[int]) -> Arranged:
+        """The tensor under `permute(axes)` of torch, which may have fewer axes than four; nothing moves."""
+        missing = 4 - len(axes)
+        return tensor.transposed([*range(missing), *(int(axis) + missing for axis in axes)])
+
+    def viewed(self, tensor: Arranged, shape: Four) -> Arranged:
+        """The tensor under another shape; moved only where more than axes of one element come or go."""
+        seen = tensor.viewed(shape)
+        if seen is not None:
+            return seen
+        return Arranged(self.reshaped(self.ordered(tensor, IDENTITY).value, shape), shape, IDENTITY)
+
+    def cut(self, tensor: Arranged, axis: int, begin: int, end: int, name: str) -> Arranged:
+        """A run along an axis of the padded shape; the tensor itself where that is all of it."""
+        if (begin, end) == (0, tensor.shape[axis]):
+            return tensor
+        place = tensor.place(axis)
+        begins, ends = [0, 0, 0, 0], list(tensor.value.shape)
+        begins[place], ends[place] = begin, end
+        lengths = [last - first for first, last in zip(begins, ends, strict=True)]
+        options = {"begins": tuple(begins), "ends": tuple(ends)}
+        value = self.step("slice", [tensor.value], lengths, tensor.dtype, name=name, options=options)
+        shape = four([end - begin if at == axis else extent for at, extent in enumerate(tensor.shape)])
+        return Arranged(value, shape, tensor.order)
 
     def constant(
         self,

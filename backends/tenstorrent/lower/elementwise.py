@@ -187,19 +187,10 @@ def gated(reader: Reader, node: fx.Node) -> Arranged:
     x = reader.card(node.args[0])  # type: ignore[arg-type]
     if reader.build.between == "fp32":  # the gate is a result of its own
         x = Arranged(reader.build.cast(x.value, "fp32"), x.shape, x.order)
-    place = x.place(axis_of(int(argument(node, 1, "dim", -1)), node.meta["val"].ndim))
-    shape = shape_of(node)
-    half = x.value.shape[place] // 2
-    halves = []
-    for begin in (0, half):
-        begins, ends = [0, 0, 0, 0], list(x.value.shape)
-        begins[place], ends[place] = begin, begin + half
-        lengths = [last - first for first, last in zip(begins, ends, strict=True)]
-        options = {"begins": tuple(begins), "ends": tuple(ends)}
-        halves.append(
-            reader.build.step("slice", [x.value], lengths, x.dtype, name=f"{node.name}_half", options=options)
-        )
-    gate = reader.build.step("sigmoid", [halves[1]], halves[1].shape, x.dtype, name=f"{node.name}_gate")
+    axis = axis_of(int(argument(node, 1, "dim", -1)), node.meta["val"].ndim)
+    half = x.shape[axis] // 2
+    one, other = (reader.build.cut(x, axis, begin, begin + half, f"{node.name}_half") for begin in (0, half))
+    gate = reader.build.step("sigmoid", [other.value], other.value.shape, x.dtype, name=f"{node.name}_gate")
     dtype = _kept(reader, node, x.dtype)
-    value = reader.build.step("multiply", [halves[0], gate], gate.shape, dtype, name=node.name)
-    return Arranged(value, shape, x.order)
+    value = reader.build.step("multiply", [one.value, gate], gate.shape, dtype, name=node.name)
+    return Arranged(value, one.shape, x.order)

@@ -212,16 +212,10 @@ class _Lowering:
 
     def _moved(self, node: fx.Node, dtype: str) -> Arranged:
         """A value of the host, read as a permutation or another shape of it."""
-        source: fx.Node = node.args[0]  # type: ignore[assignment]
-        axes: list[int] = node.args[1]  # type: ignore[assignment]
-        shape, rank = shape_of(node), node.meta["val"].ndim
-        whole = self.card(source, dtype)
+        whole = self.card(node.args[0], dtype)  # type: ignore[arg-type]
         if node.target is aten.permute.default:
-            return whole.transposed([*range(4 - rank), *(axis + 4 - rank for axis in axes)])
-        seen = whole.viewed(shape)
-        if seen is not None:
-            return seen
-        return Arranged(self.build.reshaped(self.build.ordered(whole, IDENTITY).value, shape), shape, IDENTITY)
+            return self.build.permuted(whole, node.args[1])  # type: ignore[arg-type]
+        return self.build.viewed(whole, shape_of(node))
 
     def _is_read_in_fp32(self, node: fx.Node) -> bool:
         """Whether a site computes in fp32 with it, or with what other operations make of it."""

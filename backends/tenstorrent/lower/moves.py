@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from backends.tenstorrent.lower.arranged import IDENTITY, Arranged, axis_of, four, padded
+from backends.tenstorrent.lower.arranged import Arranged, axis_of, four, padded
 from backends.tenstorrent.lower.elementwise import as_constant
 from backends.tenstorrent.lower.reading import Reader, UnsupportedError, argument, shape_of, whole
 from backends.tenstorrent.program import Layout
@@ -17,21 +17,12 @@ aten = torch.ops.aten
 def permuted(reader: Reader, node: fx.Node) -> Arranged:
     """A permutation: a word, and nothing on the card."""
     shape_of(node)  # refuses more than four axes
-    x = reader.card(node.args[0])  # type: ignore[arg-type]
-    rank = node.meta["val"].ndim
-    order: Sequence[int] = node.args[1]  # type: ignore[assignment]
-    return x.transposed([*range(4 - rank), *(int(axis) + 4 - rank for axis in order)])
+    return reader.build.permuted(reader.card(node.args[0]), node.args[1])  # type: ignore[arg-type]
 
 
 def viewed(reader: Reader, node: fx.Node) -> Arranged:
     """Another shape: for free where only axes of one element come or go."""
-    x = reader.card(node.args[0])  # type: ignore[arg-type]
-    shape = shape_of(node)
-    seen = x.viewed(shape)
-    if seen is not None:
-        return seen
-    plain = reader.build.ordered(x, IDENTITY)
-    return Arranged(reader.build.reshaped(plain.value, shape), shape, IDENTITY)
+    return reader.build.viewed(reader.card(node.args[0]), shape_of(node))  # type: ignore[arg-type]
 
 
 def sliced(reader: Reader, node: fx.Node) -> Arranged:
@@ -43,14 +34,7 @@ def sliced(reader: Reader, node: fx.Node) -> Arranged:
     end = begin + 1 if one else whole(node.args[3])
     if not one and whole(node.args[4]) != 1:
         raise UnsupportedError(f"a slice with a step of {node.args[4]}; only whole runs are lowered")
-    cut = x
-    if (begin, end) != (0, x.shape[axis]):
-        begins, ends = [0, 0, 0, 0], list(x.value.shape)
-        begins[x.place(axis)], ends[x.place(axis)] = begin, end
-        lengths = [last - first for first, last in zip(begins, ends, strict=True)]
-        options = {"begins": tuple(begins), "ends": tuple(ends)}
-        value = reader.build.step("slice", [x.value], lengths, x.dtype, name=node.name, options=options)
-        cut = Arranged(value, four([end - begin if i == axis else e for i, e in enumerate(x.shape)]), x.order)
+    cut = reader.build.cut(x, axis, begin, end, node.name)
     if not one:
         return cut
     seen = cut.viewed(shape_of(node))

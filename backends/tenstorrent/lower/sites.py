@@ -42,7 +42,7 @@ def lower_site(
     Raises:
         UnsupportedError: a convolution over a batch, or in two dimensions.
     """
-    held = "fp32" if scheme.activation == "fp32" else "bf16"
+    held = _held(scheme)
     assert scheme.fidelity is not None
     compute = Compute(scheme.fidelity, scheme.accumulate == "fp32", scheme.packer_l1_acc)
     x = read(site.x, held)
@@ -187,6 +187,7 @@ def _host_constant(build: Builder, name: str, values: Tensor, dtype: str, stored
 
 
 def _held(scheme: Scheme) -> str:
+    """Type of a site's result, and in which a value of the host is moved to it."""
     return "fp32" if scheme.activation == "fp32" else "bf16"
 
 

@@ -1,7 +1,6 @@
 """What may be kept in bf16: caches and kept samples that only sites read, to the bit; and nothing else."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,23 +14,11 @@ from backends.tenstorrent.lower import lower, stored_operands
 from backends.tenstorrent.program import Program
 from backends.tenstorrent.simulate import Simulator
 from precision.policy import Policy, Scheme
+from tests.voice.tiny_decoder import TINY
 from voice.decoder import DecoderVoice
-from voice.decoder_config import SMALL, CodecConfig
 from voice.decoder_step import Step
 from voice.graph import SiteGraph, graph_of, site_nodes
 
-TINY = replace(
-    SMALL,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    head_size=8,
-    hidden=48,
-    text=12,
-    max_rows=48,
-    codec=CodecConfig(16000, 3, 10, 8, (8, 8, 8, 8, 8), (8, 8, 5, 4)),
-)
 LOFI = Scheme("lofi", "bfp8_b", "bf16", accumulate="fp32", fidelity="lofi")
 FP32 = Scheme("fp32", "fp32", "fp32", accumulate="fp32", fidelity="hifi4")
 
