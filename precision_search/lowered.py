@@ -1,5 +1,6 @@
 """Lowered: a policy heard as its program computes it, with every result stored as the card stores it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from backends.tenstorrent.lower import LoweringError, lower, stored_operands
 from backends.tenstorrent.lower.builder import Between
 from backends.tenstorrent.lower.operands import Operands
 from backends.tenstorrent.simulate import SimulationError, simulate
+from calibrate.moments import Moments
 from precision_search.commands import Answer, CommandError, verdicts
 from precision_search.jury import hear
 from precision_search.lowering import Asked, Chosen, choose, refuse_refused
@@ -30,18 +32,18 @@ def evaluate_lowered(folder: Path, policy: Path | None, between: Between, progre
     """
     chosen = choose(Asked(str(folder), policy, between=between))
     refuse_refused(chosen)
-    rendered = rendered_lowered(chosen, progress)
     setting = chosen.setting
-    with Workers(setting, calibrated(setting, progress), 1, moments_of(setting, progress), folder) as crew:
+    moments = moments_of(setting, progress)
+    rendered = rendered_lowered(chosen, moments, progress)
+    with Workers(setting, calibrated(setting, progress), 1, moments, folder) as crew:
         heard = hear(setting, crew, chosen.policy, "held_back", whole=True, rendered=rendered)
     return verdicts(chosen.policy.digest, f"the lowered program, {between} between sites", heard)
 
 
-def rendered_lowered(chosen: Chosen, progress: Progress) -> list[Output]:
+def rendered_lowered(chosen: Chosen, moments: Mapping[str, Moments], progress: Progress) -> list[Output]:
     """What the program makes of every clip held back; it is lowered anew for each, as lengths differ."""
     torch.set_num_threads(1)
     setting, operands = chosen.setting, dict[str, Operands]()
-    moments = moments_of(setting, progress)
     progress.begin("computing the lowered program, clips", len(setting.held_back_clips))
     found = []
     for clip in setting.held_back_clips:

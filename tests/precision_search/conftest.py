@@ -1,6 +1,7 @@
 """A study small enough to run in seconds: a random HiFi-GAN of 16 channels and recordings of a chirp in noise."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from safetensors.torch import save_file
 
+from precision_search.lowering import Asked, choose
 from voice.hifigan import Generator, read_config
 
 CONFIG = {
@@ -92,3 +95,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(made: Path) -> Tiny:
     return Tiny(made)
+
+
+@pytest.fixture(scope="module")
+def mock_cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Mock cards of these tests' own; set up once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder as a run leaves it, as far as lowering reads it: LoFi, and the baseline at both ends."""
+    folder = tmp_path_factory.mktemp("studies") / "tiny"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text((made / "tiny.yaml").read_text())
+    sites = [site.name for site in choose(Asked(str(made / "tiny.yaml"))).setting.sites]
+    policy = {site: "bf16" if site.startswith("conv_") else "lofi" for site in sites}
+    (folder / "policy.yaml").write_text(yaml.safe_dump({"sites": policy}))
+    return folder

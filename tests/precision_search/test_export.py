@@ -29,26 +29,6 @@ pytestmark = pytest.mark.tenstorrent
 SECONDS = ("--seconds", "0.1")
 
 
-@pytest.fixture(scope="module")
-def mock_cards(tmp_path_factory):
-    """Mock cards of these tests' own; set up once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def study(made, tmp_path_factory) -> Path:
-    """A study's folder as a run leaves it, as far as an export reads it."""
-    folder = tmp_path_factory.mktemp("studies") / "tiny"
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text((made / "tiny.yaml").read_text())
-    sites = [site.name for site in choose(Asked(str(made / "tiny.yaml"))).setting.sites]
-    policy = {site: "bf16" if site.startswith("conv_") else "lofi" for site in sites}
-    (folder / "policy.yaml").write_text(yaml.safe_dump({"sites": policy}))
-    return folder
-
-
 def run(*arguments):
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,26 +19,6 @@ from precision_search.progress import Progress
 
 pytestmark = pytest.mark.tenstorrent
 ENDINGS = {"conv_pre": "bf16", "conv_post": "bf16"}
-
-
-@pytest.fixture(scope="module")
-def mock_cards(tmp_path_factory):
-    """Mock cards of these tests' own; set up once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def study(made, tmp_path_factory) -> Path:
-    """A study's folder as a run leaves it, as far as plans read it: LoFi, and the baseline at both ends."""
-    folder = tmp_path_factory.mktemp("studies") / "tiny"
-    folder.mkdir()
-    (folder / "recipe.yaml").write_text((made / "tiny.yaml").read_text())
-    sites = [site.name for site in choose(Asked(str(made / "tiny.yaml"))).setting.sites]
-    policy = {site: ENDINGS.get(site, "lofi") for site in sites}
-    (folder / "policy.yaml").write_text(yaml.safe_dump({"sites": policy}))
-    return folder
 
 
 def run(*arguments, capsys):
