@@ -1,11 +1,16 @@
 """Settings of every test."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # librosa's compiled functions crash where two processes fill numba's cache at once (numba issues 4807, 10128).
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache" / worker)
 
 # One thread, as the search itself computes; two spinning on a busy machine can be ten times slower than one.
 torch.set_num_threads(1)

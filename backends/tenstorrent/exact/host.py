@@ -6,9 +6,9 @@ Source: the ttnn 0.81.1 wheel, measured. `definition/packing.py` says the same o
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from backends.tenstorrent.exact.compiled import compiled
 from backends.tenstorrent.exact.threads import run_chunks
 from backends.tenstorrent.exact.tiles import count_blocks, from_blocks, magnitude_bits, to_blocks
 
@@ -143,7 +143,7 @@ def _rounding(width: int) -> tuple[np.float32, np.float32]:
     return np.float32(1.5 * 2.0 ** (47 - width)), np.float32((2**width - 1) * 2.0 ** (24 - width))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _round_bf16(patterns: NDArray[np.uint32], rounded: NDArray[np.uint32]) -> None:
     for i in range(patterns.size):
         bits = patterns[i]
@@ -152,7 +152,7 @@ def _round_bf16(patterns: NDArray[np.uint32], rounded: NDArray[np.uint32]) -> No
         rounded[i] = np.uint32(0x7FC00000) if np.uint32(bits & np.uint32(0x7FFFFFFF)) > _FIELD else nearest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _aligned(bits: np.uint32, shared: np.uint32, magic: np.float32, top: np.float32) -> np.float32:
     """Align the significand to the shared exponent field (in place in the bits), round and saturate it; below 2**24."""
     field = np.uint32(bits & _FIELD)
@@ -164,7 +164,7 @@ def _aligned(bits: np.uint32, shared: np.uint32, magic: np.float32, top: np.floa
     return np.float32(rounded if rounded < top else top)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _round_blocks(blocks: NDArray[np.uint32], rounded: NDArray[np.uint32], magic: np.float32, top: np.float32) -> None:
     for block in range(blocks.shape[0]):
         shared = np.uint32(0)
@@ -180,7 +180,7 @@ def _round_blocks(blocks: NDArray[np.uint32], rounded: NDArray[np.uint32], magic
             rounded[block, i] = value if magnitude != np.float32(0) else np.uint32(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pack_blocks(
     blocks: NDArray[np.uint32],
     exponents: NDArray[np.uint8],
@@ -204,7 +204,7 @@ def _pack_blocks(
             codes[block, i] = np.uint8(signed if magnitude != 0 else np.uint32(0))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _decode_blocks(
     exponents: NDArray[np.uint8], codes: NDArray[np.uint8], patterns: NDArray[np.uint32], lift: int
 ) -> None:

@@ -5,10 +5,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
 from backends.tenstorrent.exact import engine, simd
+from backends.tenstorrent.exact.compiled import compiled
 from backends.tenstorrent.exact.engine import (
     ABSENT,
     PLANES,
@@ -37,7 +37,7 @@ def _compiled(function: Callable[..., None]) -> Any:
     Numba itself sees changes of the kernel's own module only.
     """
     function.__qualname__ += f"-{_INLINED}"
-    return numba.njit(nogil=True, cache=True)(function)
+    return compiled(function)
 
 
 @_compiled

@@ -7,9 +7,9 @@ at a time.
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from backends.tenstorrent.exact.compiled import compiled
 from backends.tenstorrent.exact.threads import run_chunks
 from backends.tenstorrent.exact.tiles import count_blocks, from_blocks, magnitude_bits, to_blocks
 
@@ -122,7 +122,7 @@ def _run_blocks(
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _first_step(bits: np.uint32, dst16: bool, infinite: bool, half: np.uint32, kept: np.uint32) -> np.uint32:
     """Round to the intermediate format: a pattern whose lower half is zero."""
     upper = np.uint32(bits & np.uint32(0xFFFF0000))
@@ -134,13 +134,13 @@ def _first_step(bits: np.uint32, dst16: bool, infinite: bool, half: np.uint32, k
     return np.uint32(rounded if np.uint32(rounded & _FIELD) != 0 else np.uint32(0))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pack_floats(patterns: NDArray[np.uint32], packed: NDArray[np.uint32], dst16: bool, half: np.uint32) -> None:
     for i in range(patterns.size):
         packed[i] = _first_step(patterns[i], dst16, True, half, np.uint32(0xFFFF0000))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pack_blocks(
     blocks: NDArray[np.uint32],
     exponents: NDArray[np.uint8],
@@ -183,12 +183,12 @@ def _pack_blocks(
                 codes[block, i] = np.uint8(np.uint32(signed >> np.uint32(dropped)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _flushed(bits: np.uint32) -> np.uint32:
     return np.uint32(bits if np.uint32(bits & _FIELD) != 0 else np.uint32(bits & _SIGN))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_fp32(old: NDArray[np.uint32], new: NDArray[np.uint32], total: NDArray[np.uint32]) -> None:
     for i in range(old.size):
         left, right = np.uint32(_flushed(old[i])), np.uint32(_flushed(new[i]))
@@ -197,7 +197,7 @@ def _add_fp32(old: NDArray[np.uint32], new: NDArray[np.uint32], total: NDArray[n
         total[i] = np.uint32(0x7FC00000) if nan else _flushed(bits)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_bf16(old: NDArray[np.uint32], new: NDArray[np.uint32], total: NDArray[np.uint32]) -> None:
     for i in range(old.size):
         before = np.uint32(_flushed(np.uint32(old[i] & np.uint32(0xFFFF0000))))
@@ -208,7 +208,7 @@ def _add_bf16(old: NDArray[np.uint32], new: NDArray[np.uint32], total: NDArray[n
         total[i] = _nearest_bf16(np.float64(left + np.float64(after.view(np.float32))))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _nearest_bf16(value: np.float64) -> np.uint32:
     bits = np.float64(value).view(np.uint64)
     magnitude = np.uint64(bits & np.uint64(0x7FFFFFFFFFFFFFFF))

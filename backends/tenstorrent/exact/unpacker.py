@@ -5,9 +5,9 @@ unchanged, so there is no function for it. `definition/packing.py` says the same
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from backends.tenstorrent.exact.compiled import compiled
 from backends.tenstorrent.exact.host import run_packed
 from backends.tenstorrent.exact.threads import run_chunks
 
@@ -55,7 +55,7 @@ def _truncate(x: ArrayLike, mask: int, flush: bool) -> NDArray[np.float32]:
     return kept.view(np.float32).reshape(np.shape(x))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _truncate_patterns(patterns: NDArray[np.uint32], kept: NDArray[np.uint32], mask: np.uint32, flush: bool) -> None:
     flushed = np.uint32(0x80000000) if flush else mask
     for i in range(patterns.size):
@@ -64,7 +64,7 @@ def _truncate_patterns(patterns: NDArray[np.uint32], kept: NDArray[np.uint32], m
         kept[i] = np.uint32(bits & (flushed if denormal else mask))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _unpack_blocks(
     exponents: NDArray[np.uint8], codes: NDArray[np.uint8], patterns: NDArray[np.uint32], lift: int
 ) -> None:
