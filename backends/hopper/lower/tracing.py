@@ -1,0 +1,153 @@
+"""Tracing: a SiteGraph as an ONNX model in which every site is one node of a domain of its own."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto
+from torch import Tensor, nn
+from torch.fx import Interpreter
+
+from backends.hopper.lower.decompositions import DECOMPOSITIONS
+from voice.graph import SiteGraph
+from voice.graph.tracing import call_of
+
+OPSET = 22
+"""The first in which Conv and ConvTranspose may be bf16; FP8 in Q/DQ is there from 19."""
+DOMAIN, SITE = "precision_search", "Site"
+_SITE = torch.ops.precision_search.site.default
+_GEOMETRY = ("stride", "padding", "dilation", "groups", "output_padding")
+
+
+class LoweringError(ValueError):
+    """A graph cannot become an ONNX model under a policy; the message names all that is in the way."""
+
+
+def site_model(graph: SiteGraph) -> ModelProto:
+    """Bring a graph to ONNX, whatever is to be computed of its sites.
+
+    Args:
+        graph: of a voice, or of a step; its constants become initializers.
+
+    Returns:
+        Opset 22. A call of a site is a node `Site` of the domain `precision_search` with the inputs x, weight and,
+        where there is one, bias, and the attributes site, op and those of the geometry that it has. Inputs and outputs
+        are as `lower` says. Nothing names a place in a source file.
+
+    Raises:
+        LoweringError: torch's exporter has no ONNX for an operation.
+    """
+    placeholders = [node for node in graph.module.graph.nodes if node.op == "placeholder"]
+    examples = tuple(_example(graph, node.name, node.meta["val"]) for node in placeholders)
+    shapes = getattr(graph, "dynamic_shapes", None)
+    with warnings.catch_warnings(), _Quiet():
+        warnings.simplefilter("ignore")  # of torch.onnx: deprecations of its own
+        try:
+            program = torch.onnx.export(
+                _Symbolic(graph),
+                examples,
+                dynamo=True,
+                verbose=False,
+                optimize=True,
+                opset_version=OPSET,
+                input_names=[node.name for node in placeholders],
+                output_names=[*output_names(graph).values()],
+                dynamic_shapes=None if shapes is None else (tuple(shapes().values()),),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise LoweringError(_reason(error)) from error
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    return model
+
+
+def output_names(graph: SiteGraph) -> dict[str, str]:
+    """Part, or state, by name -> what the model calls it, or its new value.
+
+    Parts keep their names, but where an input has it already: in ONNX both share one space. Such a part is
+    `<part>_out`, and the new value of a state `<state>_next`.
+    """
+    inputs = {*graph.inputs, *graph.states}
+    parts = {part: f"{part}_out" if part in inputs else part for part in graph.parts}
+    return parts | {state: f"{state}_next" for state in graph.states}
+
+
+def site_of(node: NodeProto) -> Mapping[str, Any] | None:
+    """Attributes of a node that stands for a call of a site; None of any other."""
+    if (node.domain, node.op_type) != (DOMAIN, SITE):
+        return None
+    values = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+class _Symbolic(nn.Module):
+    """A graph's module with sites as operations that torch's exporter hands through."""
+
+    def __init__(self, graph: SiteGraph) -> None:
+        super().__init__()
+        self.held = graph.module
+        self.train(graph.module.training)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Run it."""
+        return _SymbolicRun(self.held).run(*tensors)
+
+
+class _SymbolicRun(Interpreter):
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Run a node."""
+        if target is not _SITE:
+            return super().call_function(DECOMPOSITIONS.get(target, target), args, kwargs)
+        site, op, x, weight, bias = args[:5]
+        result = call_of(args).compute()
+        geometry = {name: value for name, value in zip(_GEOMETRY, args[5:10], strict=True) if value not in ([], ())}
+        attributes = {"site": site, "op": op, **({} if op in ("linear", "matmul") else geometry)}
+        inputs = (x, weight) if bias is None else (x, weight, bias)
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{SITE}", inputs, attributes, dtype=result.dtype, shape=result.shape, version=1
+        )
+
+
+def _example(graph: SiteGraph, name: str, value: Tensor) -> Tensor:
+    given = graph.examples.get(name)
+    return torch.zeros(tuple(value.shape), dtype=value.dtype) if given is None else given
+
+
+def _strip(model: ModelProto) -> None:
+    """Drop what says where torch's exporter stood: paths, lines, its own version of every operation."""
+    model.doc_string = ""
+    model.graph.doc_string = ""
+    del model.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for tensor in model.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    del model.functions[:]
+
+
+def _reason(error: Exception) -> str:
+    """What torch's exporter has to say, in a line or two."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    node = next((line.strip() for line in str(error).splitlines() if "translating node" in line), "")
+    return f"torch's ONNX exporter cannot write the model: {first}" + (f"\n  {node}" if node else "")
+
+
+class _Quiet:
+    """Keeps torch's exporter from telling, line by line, which packages it does without."""
+
+    def __enter__(self) -> None:
+        self._logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.setLevel(self._level)
