@@ -9,7 +9,7 @@ so that every operation of such a model can be searched over, lowered, planned a
 does to its tokens and sound says nothing of a trained one. At full size, `SEVEN_B`, it can be built on the meta device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +22,7 @@ from voice.family import Family
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
 from voice.streaming import Utterance
-from voice.transformer import Cache, Layer, Places, Positions
+from voice.transformer import Cache, Layer, Places, Positions, Rows
 
 END = 0
 """The text token that ends the speech."""
@@ -81,7 +81,7 @@ class SpeechDecoder(nn.Module):
         return sound[(begin + self.config.delay) * self.config.codec.frame_samples :], logits
 
     def read(
-        self, text: Tensor, indices: Tensor, places: Places, caches: list[Cache] | None = None
+        self, text: Tensor, indices: Tensor, places: Places, caches: Sequence[Rows] | None = None
     ) -> tuple[Tensor, list[Cache]]:
         """Hidden state [rows, width] after text tokens [rows] and codes, with each layer's keys and values.
 

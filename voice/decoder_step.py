@@ -1,5 +1,6 @@
 """Step: the decoder as a stream runs it, one row of 80 ms at a time."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,7 @@ from voice.codec_decoder import Past
 from voice.decoder_config import FRAMES_A_SECOND
 from voice.graph import graph_of
 from voice.streaming import StreamingError, Utterance, in_steps
-from voice.transformer import Cache
+from voice.transformer import Cache, Rows
 
 if TYPE_CHECKING:
     from voice.decoder import SpeechDecoder  # which has its utterances from here
@@ -43,15 +44,21 @@ class Step(nn.Module):
         Returns:
             Samples [frame_samples], logits [1, tokens] of the text head and of each codebook's, then the new states.
         """
-        decoder = self.decoder
-        layers = len(decoder.layers)
-        indices = (codes + decoder.codec.offsets)[None]
+        layers = len(self.decoder.layers)
         caches = [Cache(states[2 * layer], states[2 * layer + 1]) for layer in range(layers)]
-        hidden, caches = decoder.read(text, indices, decoder.positions.at(position), caches)
         past = Past(states[2 * layers :])
+        parts, fresh = self.read(text, codes, position, caches, past)
+        return (*parts, *(tensor for cache_ in fresh for tensor in cache_), *past.new)
+
+    def read(
+        self, text: Tensor, codes: Tensor, position: Tensor, caches: Sequence[Rows], past: Past
+    ) -> tuple[tuple[Tensor, ...], list[Cache]]:
+        """What `parts` names, and the keys and values of each layer; the codec writes to `past`."""
+        decoder = self.decoder
+        indices = (codes + decoder.codec.offsets)[None]
+        hidden, fresh = decoder.read(text, indices, decoder.positions.at(position), caches)
         sound = decoder.codec(indices, past)
-        kept = [tensor for cache_ in caches for tensor in cache_]
-        return (sound, *decoder.logits(hidden).values(), *kept, *past.new)
+        return (sound, *decoder.logits(hidden).values()), fresh
 
     def examples(self) -> dict[str, Tensor]:
         """Inputs of the first step, by name."""

@@ -3,7 +3,7 @@
 Rows are [rows, width], without a batch: a stream is one speaker.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ class Cache(NamedTuple):
     keys: Tensor
     """[kv_heads, max_rows, head_size], turned by their positions."""
     values: Tensor
+
+    def with_row(self, keys: Tensor, values: Tensor, places: Places) -> "Cache":
+        """The same with the keys and values [kv_heads, 1, head_size] of one row at its place."""
+        assert places.here is not None
+        kept = 1.0 - places.here
+        return Cache(self.keys * kept + keys * places.here, self.values * kept + values * places.here)
+
+
+class Rows(Protocol):
+    """A cache that a row is written to: a `Cache`, or whatever stores one in a format of its own."""
+
+    def with_row(self, keys: Tensor, values: Tensor, places: Places) -> Cache:
+        """See `Cache.with_row`; what is given is what attention reads."""
 
 
 class Positions(nn.Module):
@@ -85,7 +98,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, shared, bias=False)
         self.out = nn.Linear(inner, config.width, bias=False)
 
-    def forward(self, x: Tensor, places: Places, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def forward(self, x: Tensor, places: Places, cache: Rows | None = None) -> tuple[Tensor, Cache]:
         """Map [rows, width] to the same shape, and give keys and values; with a cache there is one row."""
         rows, (kv, sharing, size) = x.shape[0], (self.kv_heads, self.sharing, self.head_size)
         query = self.query(x).view(rows, kv, sharing, size).transpose(0, 1)
@@ -93,10 +106,7 @@ class Attention(nn.Module):
         keys = rotate(self.key(x).view(rows, kv, size).transpose(0, 1), places.cosine, places.sine)
         values = self.value(x).view(rows, kv, size).transpose(0, 1)
         if cache is not None:
-            assert places.here is not None
-            kept = 1.0 - places.here
-            keys = cache.keys * kept + keys * places.here
-            values = cache.values * kept + values * places.here
+            keys, values = cache.with_row(keys, values, places)
         # Heads that share keys are rows of one product: the cache is read once, and never repeated.
         mask = places.mask[:, None].expand(-1, sharing, -1).reshape(rows * sharing, -1)
         query = query.reshape(kv, rows * sharing, size)
@@ -130,7 +140,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.width, eps=config.epsilon)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, places: Places, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def forward(self, x: Tensor, places: Places, cache: Rows | None = None) -> tuple[Tensor, Cache]:
         """Map [rows, width] to the same shape, and give keys and values."""
         heard, fresh = self.attention(self.attention_norm(x), places, cache)
         x = x + heard
