@@ -106,8 +106,11 @@ class _Graph:
         return held
 
     def _source(self, name: str) -> str:
-        """The value whose numbers, maybe in another order, these are."""
-        while (maker := self._makers.get(name)) is not None and maker.op_type in _MOVES:
+        """The value whose numbers, maybe in another order or times a constant, these are."""
+        while (maker := self._makers.get(name)) is not None:
+            scaled = maker.op_type == "Mul" and maker.name.startswith(SITE) and maker.input[1] in self._constants
+            if maker.op_type not in _MOVES and not scaled:
+                break
             name = maker.input[0]
         return name
 
@@ -116,7 +119,9 @@ class _Graph:
         maker = self._makers.get(codes)
         held = codes if maker is None else self._source(maker.input[0])
         constant = self._constants.get(scale)
-        per_channel = constant is not None and len(constant.dims) > 0
+        # Of a transposed convolution in groups, the scales of channels lie along two axes, and are multiplied apart.
+        scales = [scale, *(reader.input[1] for reader in self._readers[node.output[0]] if reader.op_type == "Mul")]
+        per_channel = any(len(self._constants[name].dims) > 0 for name in scales if name in self._constants)
         return Read(
             FORMATS[self.types[codes]],
             "channel" if per_channel else "tensor",
