@@ -1,14 +1,14 @@
 """Cleaning: of a traced graph what is computed, each thing written in one way.
 
-Whatever depends on no placeholder is a constant, noise too; no operation that changes nothing is left, and none that is
-there twice; `voice.graph.canon` says how the others are written. A call of a site is never a constant, never merged,
-and never dead.
+Whatever depends on no placeholder is a constant, noise too, which is named `noise_0` and so on, also what is made of
+it; no operation that changes nothing is left, and none that is there twice; `voice.graph.canon` says how the others are
+written. A call of a site is never a constant, never merged, and never dead.
 """
 
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,12 +44,12 @@ def clean(
     _drop_checks(graph)
     _refuse(graph, what)
     held: dict[str, Any] = dict(constants)
-    _fold_noise(graph, held, noise, what)
+    drawn = _fold_noise(graph, held, noise, what)
     for node in list(graph.nodes):
         if node.op == "call_function":
             rewrite(graph, node)
     _drop_dead(graph)
-    _fold(graph, held)
+    _fold(graph, held, drawn)
     for node in list(graph.nodes):
         if node.op == "call_function":
             _drop_guard(node, held)
@@ -122,7 +122,9 @@ def _refuse(graph: Graph, what: str) -> None:
         raise GraphError(f"{what}: {len(faults)} operations have no place in a graph:\n  " + "\n  ".join(faults))
 
 
-def _fold_noise(graph: Graph, held: dict[str, Any], noise: Sequence[Tensor], what: str) -> None:
+def _fold_noise(graph: Graph, held: dict[str, Any], noise: Sequence[Tensor], what: str) -> set[str]:
+    """Put noise in the place of what draws it; give the names under which it is held."""
+    drawn = set()
     draws = [node for node in graph.nodes if node.op == "call_function" and is_pure_draw(node.target)]
     shapes = [(tuple(node.meta["val"].shape), node.meta["val"].dtype) for node in draws]
     if shapes != [(tuple(tensor.shape), tensor.dtype) for tensor in noise]:
@@ -133,16 +135,19 @@ def _fold_noise(graph: Graph, held: dict[str, Any], noise: Sequence[Tensor], wha
     for index, (node, tensor) in enumerate(zip(draws, noise, strict=True)):
         name = next(name for name in (f"noise_{index}", f"noise_{index}_drawn") if name not in held)
         held[name] = tensor
+        drawn.add(name)
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
         constant.meta = dict(node.meta)
         node.replace_all_uses_with(constant)
         graph.erase_node(node)
+    return drawn
 
 
-def _fold(graph: Graph, held: dict[str, Any]) -> None:
-    """Compute what depends on no input, and hold what is read of it."""
+def _fold(graph: Graph, held: dict[str, Any], noise: Collection[str]) -> None:
+    """Compute what depends on no input, and hold what is read of it; `noise` are the names of what was drawn."""
     values: dict[Node, Any] = {}
+    drawn = {node for node in graph.nodes if node.op == "get_attr" and str(node.target) in noise}
     names = {_key(tensor): name for name, tensor in reversed(held.items()) if isinstance(tensor, Tensor)}
 
     def known(node: Node) -> Any:
@@ -157,6 +162,7 @@ def _fold(graph: Graph, held: dict[str, Any]) -> None:
         elif node.op == "call_function" and not is_site(node) and all(i in values for i in node.all_input_nodes):
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known)
             values[node] = node.target(*args, **kwargs)
+            drawn |= {node} if drawn.intersection(node.all_input_nodes) else set()
     for node, value in values.items():
         readers = [user for user in node.users if user not in values]
         if node.op == "get_attr" or not readers:
@@ -164,7 +170,7 @@ def _fold(graph: Graph, held: dict[str, Any]) -> None:
         if not isinstance(value, Tensor):
             _put_number(node, value, readers)
             continue
-        name = names.setdefault(_key(value), _free_name(held))
+        name = names.setdefault(_key(value), _free_name(held, "noise" if node in drawn else "constant"))
         held.setdefault(name, value)
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
@@ -173,8 +179,8 @@ def _fold(graph: Graph, held: dict[str, Any]) -> None:
     _drop_dead(graph)
 
 
-def _free_name(held: Mapping[str, Any]) -> str:
-    return next(name for index in itertools.count() if (name := f"constant_{index}") not in held)
+def _free_name(held: Mapping[str, Any], stem: str) -> str:
+    return next(name for index in itertools.count() if (name := f"{stem}_{index}") not in held)
 
 
 def _put_number(node: Node, value: Any, readers: Sequence[Node]) -> None:

@@ -90,17 +90,20 @@ class SiteGraph:
         placeholders = {node.target: node.meta["val"] for node in self.module.graph.find_nodes(op="placeholder")}
         faults = [f"{name} is missing" for name in placeholders if name not in given]
         faults += [f"{name} is not one of {', '.join(placeholders)}" for name in given if name not in placeholders]
-        for name, value in placeholders.items():
-            held = given.get(name)
-            if held is not None and (held.shape != value.shape or held.dtype != value.dtype):
-                faults.append(
-                    f"{name} is {_kind(held)} and the graph was made for {_kind(value)}: export it again with this clip"
-                )
+        faults += self._misfits({name: (given[name], value) for name, value in placeholders.items() if name in given})
         if faults:
             raise ValueError("inputs do not fit the graph: " + "; ".join(faults))
         with torch.no_grad():
             outputs: tuple[Tensor, ...] = _Run(self.module, handler).run(*(given[name] for name in placeholders))
         return outputs
+
+    def _misfits(self, held: Mapping[str, tuple[Tensor, Tensor]]) -> list[str]:
+        """What of inputs and states, each beside that of the graph's own clip, is of another shape or type."""
+        return [
+            f"{name} is {kind_of(given)} and the graph was made for {kind_of(own)}: export it again with this clip"
+            for name, (given, own) in held.items()
+            if given.shape != own.shape or given.dtype != own.dtype
+        ]
 
     def _zeros(self) -> dict[str, Tensor]:
         nodes = {node.target: node for node in self.module.graph.find_nodes(op="placeholder")}
@@ -125,5 +128,6 @@ class _Run(Interpreter):
             return self._handler(call)
 
 
-def _kind(tensor: Tensor) -> str:
+def kind_of(tensor: Tensor) -> str:
+    """Type and shape, as messages name them."""
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
