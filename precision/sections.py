@@ -44,6 +44,13 @@ class TargetSection:
     __pydantic_config__: ClassVar[ConfigDict] = FORBID
     device: Annotated[Text, Field(title="Card")]
     """A card of devices.yaml; the backend follows from it."""
+    route: Annotated[Literal["tensorrt", "gemm"] | None, Field(title="Route")] = None
+    """What runs all of the model on a Hopper card: one TensorRT engine, or torch with scaled GEMMs; left out, each site
+    may be what either of them takes."""
+    slow_fp8: Annotated[Literal["refuse", "allow"], Field(title="Slow FP8")] = "refuse"
+    """What becomes of FP8 at a layer where NVIDIA measured it slower than bf16, with the rows of the recipe's streams.
+    What was measured finds a scale and quantizes the activation before each product. An engine of static scales finds
+    none, and may quantize in the operation before, so FP8 may be faster there all the same: allow it, and measure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from backends.base import Backend
 from backends.devices import Architecture, Device, load_devices
 from backends.emulation.channel_order import CHANNEL_ORDER
 from backends.hopper.backend import HopperBackend
+from backends.hopper.support import Route
 from backends.tenstorrent.backend import TenstorrentBackend
 from precision.blocks import known_formats
 from precision.policy import Scheme
@@ -30,6 +31,7 @@ from precision.site import Site
 from precision.space import resolve_groups, resolve_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
+from precision_search.slow_fp8 import slow_fp8
 from voice.chains import find_chains
 from voice.checkpoint import content_digest, layers_digest
 from voice.decoder import DecoderVoice
@@ -134,12 +136,18 @@ def read_text(text: str) -> Recipe:
     return load_recipe(text, known_names())
 
 
-def backend_of(device: Device) -> Backend:
-    """The backend that drives a card; SetupError for a card that is only compared with."""
+def backend_of(device: Device, route: Route | None = None) -> Backend:
+    """The backend that drives a card, by a route where it has several.
+
+    Raises:
+        SetupError: the card is only compared with, or has no such choice.
+    """
+    if route is not None and device.backend != "hopper":
+        raise SetupError(f"target.route: {route} is a way to run on a Hopper card, not on {device.name}; leave it out")
     if device.backend == "tenstorrent":
         return TenstorrentBackend("blackhole" if device.architecture == "blackhole" else "wormhole")
     if device.backend == "hopper":
-        return HopperBackend()
+        return HopperBackend(route)
     driven = ", ".join(name for name, card in devices().items() if card.backend)
     raise SetupError(
         f"target.device: {device.name} can be compared with, but no backend drives it; take one of {driven}"
@@ -164,7 +172,7 @@ def load_setting(recipe: Recipe) -> Setting:
         SetupError, CheckpointError, AudioFileError, RecipeError: each names all that is wrong of its kind.
     """
     device = devices()[recipe.target.device]
-    backend = backend_of(device)
+    backend = backend_of(device, recipe.target.route)
     _refuse_passes(recipe, device)
     voice, clips = MODELS[recipe.model.name](recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
@@ -177,7 +185,7 @@ def load_setting(recipe: Recipe) -> Setting:
     agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
     discovery = replace(discovery, sites=tuple(agreeing))
     space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
-    refused = {
+    refused = slow_fp8(recipe, device, discovery.sites, space) | {
         (site.name, scheme.name): reason
         for site in discovery.sites
         for scheme in dict.fromkeys((recipe.baseline, *space[site.name]))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from backends.hopper.backend import HopperBackend
-from backends.hopper.support import route
+from backends.hopper.support import OPERATIONS, ROUTES, Route, route_of
 from backends.tenstorrent.backend import TenstorrentBackend
 from precision.blocks import known_formats
 from precision.policy import FIDELITIES, Scheme
@@ -17,7 +17,9 @@ LONG_CONV = Site("long", "conv1d", (64, 64, 7), 448, 64, 100.0, kernel=7)
 PRODUCT = Site("attention#qk", "matmul", (), 16, 64, 100.0)
 TENSIX = Scheme("t", "bfp8_b", "bf16", fidelity="lofi")
 FP8 = Scheme("f", "fp8_e4m3", "fp8_e4m3")
+E5M2 = replace(FP8, activation="fp8_e5m2")
 WORMHOLE, BLACKHOLE, HOPPER = TenstorrentBackend("wormhole"), TenstorrentBackend("blackhole"), HopperBackend()
+ENGINE, GEMMS = HopperBackend("tensorrt"), HopperBackend("gemm")
 
 
 @pytest.mark.parametrize("site", [LINEAR, CONV, UP, PRODUCT])
@@ -91,15 +93,18 @@ def test_weights_do_not_matter_where_there_are_none():
 
 
 @pytest.mark.parametrize("site", [LINEAR, CONV, PRODUCT])
-def test_hopper_takes_fp8_where_tensorrt_does(site):
+def test_an_engine_takes_static_e4m3(site):
     assert HOPPER.refuses(site, FP8) is None
-    assert route(site, FP8) == "tensorrt"
+    assert ENGINE.refuses(site, FP8) is None
+    assert route_of(site, FP8) == "tensorrt"
 
 
 @pytest.mark.parametrize("fmt", ["bf16", "fp16", "fp32"])
 @pytest.mark.parametrize("site", [LINEAR, CONV, UP, PRODUCT])
 def test_hopper_takes_every_wide_format_everywhere(site, fmt):
-    assert HOPPER.refuses(site, replace(FP8, weight=fmt, activation=fmt)) is None
+    for backend in (HOPPER, ENGINE, GEMMS):
+        assert backend.refuses(site, replace(FP8, weight=fmt, activation=fmt)) is None
+        assert backend.refuses_in_stream(site, replace(FP8, weight=fmt, activation=fmt)) is None
 
 
 @pytest.mark.parametrize(
@@ -114,32 +119,78 @@ def test_hopper_takes_every_wide_format_everywhere(site, fmt):
         ({"weight": "bfp8_b"}, LINEAR, "use fp8_e4m3"),
         ({"weight": "bf16"}, LINEAR, "both in FP8"),
         ({"weight": "bf16", "activation": "fp16"}, LINEAR, "operands must agree"),
-        ({"weight": "fp8_e5m2", "activation": "bf16"}, LINEAR, "TensorRT has no E5M2"),
         ({"weight": "fp8_e5m2", "activation": "fp8_e5m2"}, LINEAR, "one E5M2 operand at most"),
         ({"activation": "fp8_e5m2"}, PRODUCT, "one E5M2 operand at most"),
-        ({"activation": "fp8_e5m2"}, CONV, "no convolutions"),
-        ({"activation": "fp8_e5m2"}, replace(LINEAR, k=30), "multiples of 16"),
-        ({}, UP, "no FP8 transposed convolution"),
         ({}, replace(LINEAR, n=1), "matrix-vector"),
-        ({}, replace(CONV, groups=2), "no groups"),
-        ({}, replace(CONV, weight_shape=(64, 16, 3)), "input channels"),
-        ({}, replace(CONV, weight_shape=(40, 32, 3)), "output channels"),
-        ({}, replace(CONV, kernel=33), "at most 32 taps"),
     ],
 )
-def test_hopper_says_why_not_and_what_instead(changes, site, reason):
-    assert reason in (HOPPER.refuses(site, replace(FP8, **changes)) or "")
+def test_what_no_route_can_is_said_once(changes, site, reason):
+    told = {backend.refuses(site, replace(FP8, **changes)) for backend in (HOPPER, ENGINE, GEMMS)}
+    assert len(told) == 1
+    assert reason in (told.pop() or "")
 
 
-def test_e5m2_runs_as_a_plain_gemm():
-    scheme = replace(FP8, activation="fp8_e5m2")
+@pytest.mark.parametrize(
+    ("changes", "site", "engine", "gemms"),
+    [
+        ({}, UP, "no FP8 transposed convolution is known", "only linear layers have FP8"),
+        ({}, replace(CONV, groups=2), "no groups, got 2", "only linear layers have FP8"),
+        ({}, replace(CONV, weight_shape=(64, 16, 3)), "input channels", "only linear layers have FP8"),
+        ({}, replace(CONV, weight_shape=(40, 32, 3)), "output channels", "only linear layers have FP8"),
+        ({}, replace(CONV, kernel=33), "at most 32 taps", "only linear layers have FP8"),
+        ({"activation": "fp8_e5m2"}, CONV, "there is no E5M2; use fp8_e4m3", "only linear layers have FP8"),
+        ({"weight": "fp8_e5m2"}, replace(LINEAR, n=30), "there is no E5M2", "multiples of 16, got k=32 n=30"),
+        ({"activation_scale": "dynamic"}, replace(LINEAR, k=30), "use static", "multiples of 16, got k=30 n=64"),
+        ({"activation_scale": "dynamic"}, PRODUCT, "use static", "a product of two activations is one a head"),
+    ],
+)
+def test_where_both_routes_refuse_each_says_why(changes, site, engine, gemms):
+    scheme = replace(FP8, **changes)
+    alone = ENGINE.refuses(site, scheme) or "", GEMMS.refuses(site, scheme) or ""
+    assert alone[0].startswith("TensorRT: ")
+    assert alone[1].startswith("GEMM path: ")
+    assert engine in alone[0]
+    assert gemms in alone[1]
+    assert HOPPER.refuses(site, scheme) == ". ".join(alone)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [E5M2, replace(FP8, weight="fp8_e5m2"), replace(FP8, activation_scale="dynamic"), Scheme("w", "fp8_e5m2", "bf16")],
+)
+def test_what_an_engine_has_not_runs_as_plain_gemms(scheme):
     assert HOPPER.refuses(LINEAR, scheme) is None
-    assert route(LINEAR, scheme) == "gemm"
+    assert GEMMS.refuses(LINEAR, scheme) is None
+    assert (ENGINE.refuses(LINEAR, scheme) or "").startswith("TensorRT: ")
+    assert route_of(LINEAR, scheme) == "gemm"
+
+
+@pytest.mark.parametrize("backend", [HOPPER, ENGINE, GEMMS])
+@pytest.mark.parametrize("site", [LINEAR, CONV, UP])
+def test_weights_may_be_stored_in_fp8_and_multiplied_in_16_bits(site, backend):
+    assert backend.refuses(site, Scheme("stored", "fp8_e4m3", "bf16")) is None
+
+
+def test_a_stream_has_one_scale_for_all_of_it():
+    dynamic = replace(FP8, activation_scale="dynamic")
+    assert HOPPER.refuses(LINEAR, dynamic) is None
+    for backend in (HOPPER, GEMMS, ENGINE):
+        assert "use static" in (backend.refuses_in_stream(LINEAR, dynamic) or "")
+    assert HOPPER.refuses_in_stream(LINEAR, FP8) is None
+    assert HOPPER.refuses_in_stream(LINEAR, replace(dynamic, weight="bf16", activation="bf16")) is None
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_row_has_a_source_and_formats_or_what_to_use_instead(route: Route):
+    for row in OPERATIONS[route].values():
+        assert row.source
+        assert bool(row.formats) != bool(row.refused)
+        assert row.formats or "; use " in row.refused
 
 
 def test_every_known_format_gets_an_answer():
     for fmt in known_formats():
-        for backend, scheme in ((BLACKHOLE, TENSIX), (HOPPER, FP8)):
+        for backend, scheme in ((BLACKHOLE, TENSIX), (HOPPER, FP8), (ENGINE, FP8), (GEMMS, FP8)):
             for operand in ("weight", "activation"):
                 reason = backend.refuses(LINEAR, replace(scheme, **{operand: fmt}))
                 assert reason is None or ": " in reason

@@ -90,7 +90,10 @@ def test_a_model_is_told_apart_by_what_matters() -> None:
         ("wave.1.*", None, "bf16 weights fp8"),
     ]
     assert rules[0].why == "protected: it decides timing"
-    assert rules[5].refused == ("fp8 is refused: no FP8 transposed convolution is known in TensorRT; use bf16 or fp16",)
+    assert rules[5].refused == (
+        "fp8 is refused: TensorRT: no FP8 transposed convolution is known; use bf16 or fp16."
+        " GEMM path: only linear layers have FP8 there; use bf16 or fp16",
+    )
 
 
 def test_operations_are_told_apart_where_the_card_tells_them_apart() -> None:

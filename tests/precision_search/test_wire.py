@@ -59,9 +59,29 @@ def test_sites_know_what_feeds_them(setting):
 
 def test_hopper_refuses_what_it_cannot_run():
     hopper = make_setting(read_recipe("tts_hopper", ("data.search=1", "data.held_back=2")))
-    assert "transposed" in hopper.refused["vocoder.stages.0.up", "fp8_e4m3"]
-    assert "E5M2" in hopper.refused["vocoder.pre", "fp8_e5m2"]
-    assert ("acoustic.encoder.0.project", "fp8_e5m2") not in hopper.refused
+    told = "TensorRT: no FP8 transposed convolution is known; use bf16 or fp16"
+    assert hopper.refused["vocoder.stages.0.up", "fp8_e4m3"] == told
+    assert ("acoustic.encoder.0.project", "fp8_e4m3") not in hopper.refused
+    assert len(hopper.refused) < 0.2 * len(hopper.sites), "the recipe is for one engine, and allows slow FP8"
+
+
+def test_the_route_of_a_recipe_is_the_backends():
+    dynamic = "schemes.fp8_e4m3.activation_scale=dynamic"
+    recipe = read_recipe("tts_hopper", ("data.search=1", "data.held_back=2", dynamic, "target.route=gemm"))
+    hopper = make_setting(recipe)
+    assert hopper.backend.refuses(hopper.sites[0], recipe.scheme("fp8_e4m3")) is None
+    assert "only linear layers" in hopper.refused["vocoder.pre", "fp8_e4m3"]
+    with pytest.raises(
+        SetupError, match=r"target.route: gemm is a way to run on a Hopper card, not on p150a; leave it"
+    ):
+        make_setting(read_recipe("tts_blackhole", ("target.route=gemm",)))
+
+
+def test_slow_fp8_is_refused_unless_the_recipe_allows_it():
+    hopper = make_setting(read_recipe("tts_hopper", ("data.search=1", "data.held_back=2", "target.slow_fp8=refuse")))
+    said = hopper.refused["acoustic.encoder.0.project", "fp8_e4m3"]
+    assert "of bf16's speed at m=" in said
+    assert "transposed" in hopper.refused["vocoder.stages.0.up", "fp8_e4m3"], "what cannot be is told before"
 
 
 def test_the_decoder_writes_its_own_clips_and_agrees_where_the_card_has_one_tensor():
