@@ -64,7 +64,36 @@ def errors_since(mark: int) -> str:
     return "\n".join(dict.fromkeys(said)) or "TensorRT says no reason"
 
 
-class Engine:
+class Loaded:
+    """An engine as TensorRT holds it, without memory to run in; torch is not needed."""
+
+    def __init__(self, plan: Path | bytes) -> None:
+        """Load an engine from its file, or from what is in it.
+
+        Raises:
+            EngineError: there is no TensorRT or card, or the engine was built by another TensorRT or for another card.
+        """
+        self.trt = library()
+        mark = len(journal().said)
+        try:
+            self.runtime = self.trt.Runtime(journal())
+        except TypeError as error:  # pybind's, where TensorRT gives nothing
+            raise EngineError(f"TensorRT {self.trt.__version__} does not start: {errors_since(mark)}") from error
+        self.handle = self.runtime.deserialize_cuda_engine(plan.read_bytes() if isinstance(plan, Path) else plan)
+        if self.handle is None:
+            raise EngineError(
+                f"TensorRT {self.trt.__version__} does not take the engine: {errors_since(mark)}\nAn engine runs with"
+                " the TensorRT that built it, on the kind of card it was built on: build it there"
+            )
+
+    def account(self) -> dict[str, Any]:
+        """What TensorRT's inspector says of every layer; `inspected.py` reads it."""
+        text = self.handle.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
+        account: dict[str, Any] = json.loads(text, strict=False)  # names of nodes are joined by control characters
+        return account
+
+
+class Engine(Loaded):
     """An engine with its memory on the card; states stay there from run to run."""
 
     def __init__(self, plan: Path | bytes, states: Mapping[str, str] | None = None, device: int = 0) -> None:
@@ -77,25 +106,16 @@ class Engine:
             device: number of the card.
 
         Raises:
-            EngineError: there is no TensorRT, torch or card, or the engine was built by another TensorRT or for
-                another card.
+            EngineError: as `Loaded`; or there is no torch, or no memory on the card.
         """
-        self.trt, self.torch, self.device = library(), _torch(), device
-        log, mark = journal(), len(journal().said)
-        data = plan.read_bytes() if isinstance(plan, Path) else plan
-        try:
-            self._runtime = self.trt.Runtime(log)
-        except TypeError as error:  # pybind's, where TensorRT gives nothing
-            raise EngineError(f"TensorRT {self.trt.__version__} does not start: {errors_since(mark)}") from error
-        self.handle = self._runtime.deserialize_cuda_engine(data)
-        if self.handle is None:
-            raise EngineError(
-                f"TensorRT {self.trt.__version__} does not take the engine: {errors_since(mark)}\nAn engine runs with"
-                " the TensorRT that built it, on the kind of card it was built on: run build.py here"
-            )
-        self.context = self.handle.create_execution_context()
-        if self.context is None:
-            raise EngineError(f"the engine's memory can't be had: {errors_since(mark)}")
+        library()  # what is to be installed first is said first
+        self.torch, self.device = _torch(), device
+        with self.torch.cuda.device(device):
+            super().__init__(plan)
+            mark = len(journal().said)
+            self.context = self.handle.create_execution_context()
+            if self.context is None:
+                raise EngineError(f"the engine's memory can't be had: {errors_since(mark)}")
         names = [self.handle.get_tensor_name(index) for index in range(self.handle.num_io_tensors)]
         modes = {name: self.handle.get_tensor_mode(name) for name in names}
         self.inputs = tuple(name for name in names if modes[name] == self.trt.TensorIOMode.INPUT)
@@ -117,7 +137,7 @@ class Engine:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute from numpy to numpy; errors are those of `step`."""
-        made = self.step({name: self.torch.from_numpy(np.ascontiguousarray(held)) for name, held in inputs.items()})
+        made = self.step({name: self.torch.from_numpy(np.asarray(held, order="C")) for name, held in inputs.items()})
         narrow = (self.torch.bfloat16, self.torch.float8_e4m3fn)  # numpy has neither
         return {
             name: (tensor.float() if tensor.dtype in narrow else tensor).cpu().numpy() for name, tensor in made.items()
@@ -139,12 +159,6 @@ class Engine:
             self.launch()
         self.states.update({name: made.pop(update) for name, update in self.updates.items()})
         return made
-
-    def account(self) -> dict[str, Any]:
-        """What TensorRT's inspector says of every layer; `inspected.py` reads it."""
-        text = self.handle.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
-        account: dict[str, Any] = json.loads(text, strict=False)  # names of nodes are joined by control characters
-        return account
 
     def launch(self) -> None:
         """Run what is bound, on the engine's stream, and do not wait."""

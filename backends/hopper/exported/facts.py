@@ -104,23 +104,6 @@ def profile(shapes: Mapping[str, Sequence[int | str]], axes: Mapping[str, Mappin
     return found
 
 
-def counts(model: ModelProto, calls: Sequence[str], site: Callable[[str], str]) -> dict[str, dict[str, int]]:
-    """Count, of each site, its QuantizeLinear, DequantizeLinear and Cast nodes, as program.json does.
-
-    Args:
-        model: it.
-        calls: those that nodes of it belong to.
-        site: gives a call's site.
-    """
-    kinds = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "Cast": "cast"}
-    found = {site(call): dict.fromkeys(kinds.values(), 0) for call in calls}
-    for node in model.graph.node:
-        call = node.name.removeprefix("site/").rpartition("/")[0]
-        if node.name.startswith("site/") and node.op_type in kinds:
-            found[site(call)][kinds[node.op_type]] += 1
-    return found
-
-
 def _ordered(sizes: Sequence[Any]) -> bool:
     if not all(isinstance(size, int) for size in sizes):
         return False

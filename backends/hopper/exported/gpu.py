@@ -74,6 +74,18 @@ def gpu(index: int = 0) -> Gpu:
     )
 
 
+def use(index: int) -> None:
+    """Make a card that of this thread, for TensorRT builds and loads on whichever is.
+
+    Raises:
+        NoGpuError: the driver refuses; `gpu` says what of.
+    """
+    driver, context = ctypes.CDLL(_DRIVER), ctypes.c_void_p()
+    device = _number(driver, "cuDeviceGet", index)
+    _check(driver, driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device), "gives no context")
+    _check(driver, driver.cuCtxSetCurrent(context), "does not take its context")
+
+
 def _number(driver: Any, function: str, *arguments: int) -> int:
     value = ctypes.c_int()
     _check(driver, getattr(driver, function)(ctypes.byref(value), *arguments), f"fails in {function}")

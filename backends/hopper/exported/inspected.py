@@ -19,11 +19,6 @@ SITE = "site/"
 """What names of a site's nodes begin with: `site/<site>/<role>`, of its second call `site/<site>#2/<role>`."""
 COMPUTE = "compute"
 NARROWEST = ("fp8_e4m3", "fp8_e5m2", "bf16", "fp16", "tf32", "fp32")
-SCALAR_ONLY = (
-    "its weight has a scale per channel, and TensorRT's fusion of dense products was seen to take one scale an operand"
-    " (NVIDIA/TensorRT-Model-Connect pull 1386); try weight_scale tensor"
-)
-
 _WORDS = {
     **dict.fromkeys(("fp8", "e4m3", "fp8e4m3", "float8e4m3fn", "e4m3fn"), "fp8_e4m3"),
     **dict.fromkeys(("e5m2", "fp8e5m2", "float8e5m2"), "fp8_e5m2"),
@@ -86,21 +81,6 @@ class Got:
         return max(shown, key=lambda name: NARROWEST.index(name) if name in NARROWEST else -1, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A site that did not get what its policy says."""
-
-    site: str
-    field: str
-    wanted: str
-    got: str
-    why: str
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.site}: {self.field} {self.got} in place of {self.wanted}: {self.why}"
-
-
 def layers(info: Mapping[str, Any]) -> tuple[Layer, ...]:
     """Read the layers of an account.
 
@@ -127,68 +107,10 @@ def found(info: Mapping[str, Any], calls: Iterable[str]) -> dict[str, Got]:
     return {call: _got(call, every) for call in calls}
 
 
-def mismatches(got: Mapping[str, Got], sites: Mapping[str, Mapping[str, Any]]) -> tuple[Mismatch, ...]:
-    """Hold what calls got against what the sites of a manifest are to have, in its order.
-
-    Args:
-        got: by call.
-        sites: those of program.json: `activation`, `weight` (None at a product of two activations), `op`, and
-            `weight_scale` where it is known.
-    """
-    kept = []
-    for site, wanted in sites.items():
-        departed: dict[str, Mismatch] = {}
-        for call in (call for call in got if site_of(call, sites) == site):
-            for one in _departures(site, wanted, got[call]):
-                departed.setdefault(one.field, one)
-        kept += departed.values()
-    return tuple(kept)
-
-
-def site_of(call: str, sites: Mapping[str, Any]) -> str:
-    """Site of a call: its name, less `#2` of a second one."""
-    return call if call in sites else call.rpartition("#")[0]
-
-
 def calls_of(names: Iterable[str]) -> tuple[str, ...]:
     """Calls that nodes of a model belong to, by their names, in order."""
     held = (name.removeprefix(SITE).rpartition("/")[0] for name in names if name.startswith(SITE))
     return tuple(dict.fromkeys(held))
-
-
-def _departures(site: str, wanted: Mapping[str, Any], got: Got) -> list[Mismatch]:
-    if not got.layers:
-        why = f"no layer of the engine names {SITE}{got.call}/{COMPUTE}: it was folded, or fused without its name"
-        return [Mismatch(site, "layer", str(wanted["activation"]), "nothing", why)]
-    departed = []
-    for field in ("activation", "weight"):
-        shown = got.read(field)
-        if wanted[field] is not None and shown is not None and shown != wanted[field]:
-            departed.append(Mismatch(site, field, str(wanted[field]), shown, _why(wanted, str(wanted[field]), got)))
-    if got.read("sums") in ("fp16", "bf16"):
-        why = f"TensorRT chose {got.layers[0].tactic}"
-        departed.append(Mismatch(site, "sums", "fp32", str(got.read("sums")), why))
-    return departed
-
-
-def _why(wanted: Mapping[str, Any], fmt: str, got: Got) -> str:
-    """As far as the account tells."""
-    chosen = next((layer for layer in got.layers if layer.tactic), got.layers[0])
-    reasons = []
-    if fmt == "fp32" and "tf32" in (got.read("activation"), got.read("weight")):
-        reasons.append("TF32 was allowed; build.py turns it off")
-    left = [role for role in got.apart or {} if role.startswith("dequantize")]
-    if fmt.startswith("fp8") and left:
-        where = (got.apart or {})[left[0]]
-        reasons.append(f"{', '.join(left)} ran apart, in {where}: TensorRT found no FP8 kernel to fuse it into")
-    if fmt.startswith("fp8") and wanted.get("op") == "MatMul" and wanted.get("weight_scale") == "channel":
-        reasons.append(SCALAR_ONLY)
-    if fmt.startswith("fp8") and wanted.get("op") in ("Conv", "ConvTranspose"):
-        reasons.append("FP8 convolutions are built only for some channels, taps and strides")
-    if got.reformats:
-        reasons.append(f"{got.reformats} reformats stand around it")
-    reasons.append(f"TensorRT chose {chosen.tactic or chosen.name} ({chosen.kind})")
-    return "; ".join(reasons)
 
 
 def _got(call: str, every: tuple[Layer, ...]) -> Got:

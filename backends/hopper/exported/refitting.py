@@ -13,10 +13,10 @@ class RefitError(RuntimeError):
 
 
 def refit(engine: Any, log: Any, changed: Mapping[str, Array], held: Callable[[str], Array | None]) -> dict[str, str]:
-    """Put new values of weights into an engine, without a build; its states stay as they are.
+    """Put new values of weights into an engine, without a build; memory and states stay as they are.
 
     Args:
-        engine: an `engine.Engine`.
+        engine: an `engine.Loaded`, which every `engine.Engine` is.
         log: `engine.journal()`.
         changed: initializer of the model -> its new values, in its type.
         held: gives an initializer as the model has it (None: it has none); asked for what TensorRT folded together
@@ -54,7 +54,7 @@ def refit(engine: Any, log: Any, changed: Mapping[str, Array], held: Callable[[s
 
 
 def _give(trt: Any, refitter: Any, name: str, values: Array, kept: list[Array]) -> str | None:
-    prototype, array = refitter.get_weights_prototype(name), np.ascontiguousarray(values)
+    prototype, array = refitter.get_weights_prototype(name), np.asarray(values, order="C")
     if prototype.size != array.size or prototype.nbytes != array.nbytes:
         return (
             f"the engine holds {prototype.size} values in {prototype.nbytes} bytes,"
