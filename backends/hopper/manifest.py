@@ -1,13 +1,16 @@
 """Manifest: program.json, by which an exported folder is built, run, and held against its policy."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from backends.hopper.tolerance import Bounds
+from backends.hopper.numerics import FP8_TYPES, stored_format
+from backends.hopper.reading import SITE, shown
+from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 
 if TYPE_CHECKING:
     from backends.hopper.lower import Lowered
@@ -15,18 +18,6 @@ if TYPE_CHECKING:
 VERSION = 1
 NEXT = "_next"
 """What stands behind a state's name in that of the output which it is from then on."""
-SITE = "site/"
-"""What the names of a site's nodes begin with: `site/<site>/<role>`, of its second call `site/<site>#2/<role>`."""
-
-_FORMATS = {
-    TensorProto.FLOAT8E4M3FN: "fp8_e4m3",
-    TensorProto.FLOAT8E5M2: "fp8_e5m2",
-    TensorProto.BFLOAT16: "bf16",
-    TensorProto.FLOAT16: "fp16",
-    TensorProto.FLOAT: "fp32",
-}
-_READING = ("quantize_input", "quantize_left", "cast_input", "cast_left")
-"""Roles of what a site does first to what it reads; of none in fp32."""
 _COUNTED = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "Cast": "cast"}
 
 
@@ -65,14 +56,19 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
     """Plain data of a lowered model; `exported/runtime.py` says what it reads of it.
 
     Raises:
-        ValueError: an axis has a name and no limits, or an output has no bounds.
+        ValueError: an axis has a name and no limits, an output has no bounds, or a site is not in the model as its
+            policy has it.
     """
     told = Told() if told is None else told
+    sites = sites_of(lowered, told.notes)
+    if wrong := departures(lowered, sites):
+        raise ValueError("the model departs from its policy, lower it again\n  " + "\n  ".join(wrong))
     graph, model = lowered.graph, lowered.model
     states = tuple(graph.states)
     given = {value.name: value for value in model.graph.input}
     made = {value.name: value for value in model.graph.output}
-    axes = {axis: None for value in given.values() for axis in shape_of(value) if isinstance(axis, str)}
+    named = [axis for value in given.values() for axis in shape_of(value) if isinstance(axis, str)]
+    axes = dict.fromkeys(name for axis in named for name in re.findall(r"[A-Za-z_]\w*", axis))  # of 2*frames + 1
     if missing := [axis for axis in axes if axis not in told.limits]:
         raise ValueError(f"axes {', '.join(missing)} of the model have no limits; give them as `Told.limits`")
     if told.bounds is not None and (missing := [part for part in graph.parts if part not in told.bounds]):
@@ -90,35 +86,77 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
             part: {**_described(made[part]), "tolerance": None if told.bounds is None else told.bounds[part].to_dict()}
             for part in graph.parts
         },
+        "derivations": {"card": CardTolerance.DERIVATION, "cpu": CpuTolerance.DERIVATION},
         "states": {name: {**_described(given[name]), "update": f"{name}{NEXT}"} for name in states},
-        "sites": sites_of(lowered, told.notes),
+        "sites": sites,
     }
 
 
 def sites_of(lowered: "Lowered", notes: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
     """Of every site of the model what its nodes hold it to, read from the graph and not from the policy."""
-    schemes = dict(lowered.policy.schemes)
-    nodes: dict[str, dict[str, list[NodeProto]]] = {}
-    for node in lowered.model.graph.node:
-        if node.name.startswith(SITE):
-            call, _, role = node.name.removeprefix(SITE).rpartition("/")
-            site = call if call in schemes else call.rpartition("#")[0]
-            nodes.setdefault(site, {}).setdefault(call, []).append(node)
-            assert role
-    types = {tensor.name: tensor.data_type for tensor in lowered.model.graph.initializer}
+    read = {call.site: call for call in reversed(list(shown(lowered.model, set(lowered.policy))))}
     found = {}
-    for site, calls in nodes.items():
-        every = [node for held in calls.values() for node in held]
-        counts = Counter(_COUNTED[node.op_type] for node in every if node.op_type in _COUNTED)
+    for site, calls in calls_of(lowered).items():
+        nodes = [node for held in calls.values() for node in held]
+        counts = Counter(_COUNTED[node.op_type] for node in nodes if node.op_type in _COUNTED)
+        product = not read[site].right.constant
         found[site] = {
-            "scheme": schemes[site].name,
-            "op": next((node.op_type for node in every if _role(node) == "compute"), None),
-            **_formats(next(iter(calls.values())), types),
+            "scheme": lowered.policy[site].name,
+            "op": next(node.op_type for node in nodes if role_of(node) == "compute"),
+            "weight": None if product else read[site].right.fmt,
+            "activation": read[site].left.fmt,
+            "stored": read[site].stored,
+            "weight_scale": None if product else read[site].right.granularity,
+            "activation_scale": read[site].left.scale,
             "calls": len(calls),
             **{name: counts[name] for name in _COUNTED.values()},
             "note": (notes or {}).get(site),
         }
     return found
+
+
+def departures(lowered: "Lowered", sites: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every site of which the model has other formats, or other Q/DQ, than the policy says; and Q/DQ of no site.
+
+    Args:
+        lowered: the model.
+        sites: of it, as `sites_of` reads them.
+    """
+    wrong = [
+        f"{node.name}: {node.op_type} of no site"
+        for node in lowered.model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not node.name.startswith(SITE)
+    ]
+    for site, held in sites.items():
+        scheme, product = lowered.policy[site], held["weight"] is None
+        quantized = (2 if product else 1) * (scheme.activation in FP8_TYPES)
+        dequantized = quantized + (not product and scheme.weight in FP8_TYPES)
+        wanted = {
+            "activation": scheme.activation,
+            "weight": None if product else scheme.weight,
+            "stored": stored_format(scheme),
+            "quantize": quantized * held["calls"],
+            "dequantize": dequantized * held["calls"],
+        }
+        wrong += [f"{site}: {name} {held[name]}, and not {what}" for name, what in wanted.items() if held[name] != what]
+    return wrong
+
+
+def calls_of(lowered: "Lowered") -> dict[str, dict[str, list[NodeProto]]]:
+    """Nodes of each call of each site, in the model's order."""
+    known = set(lowered.policy)
+    found: dict[str, dict[str, list[NodeProto]]] = {}
+    for node in lowered.model.graph.node:
+        if node.name.startswith(SITE):
+            call = node.name.removeprefix(SITE).rpartition("/")[0]
+            site = call if call in known else call.rpartition("#")[0]
+            found.setdefault(site, {}).setdefault(call, []).append(node)
+    return found
+
+
+def role_of(node: NodeProto) -> str:
+    """What a node of a site does there: `quantize_input`, `compute` and so on."""
+    return node.name.rpartition("/")[2]
 
 
 def opset(model: ModelProto) -> int:
@@ -129,41 +167,6 @@ def opset(model: ModelProto) -> int:
 def shape_of(value: ValueInfoProto) -> list[int | str]:
     """Sizes of an input or output; of an axis that may vary its name."""
     return [axis.dim_param or int(axis.dim_value) for axis in value.type.tensor_type.shape.dim]
-
-
-def _role(node: NodeProto) -> str:
-    return node.name.rpartition("/")[2]
-
-
-def _formats(nodes: list[NodeProto], types: Mapping[str, int]) -> dict[str, str | None]:
-    """Formats of one call's operands and result; the weight of a product of two activations is None."""
-    roles = {_role(node): node for node in nodes}
-    made = {name: types[name] for name in types}
-    for node in nodes:
-        made |= {name: kind for name in node.output for kind in _kinds(node, made)}
-    weight = next((roles[role].input[0] for role in ("dequantize_weight", "cast_weight") if role in roles), None)
-    if weight is None:
-        weight = next((name for name in roles["compute"].input[1:2] if name in types), None)
-    reading = [roles[role] for role in _READING if role in roles]
-    stored = roles["cast_output"].output[0] if "cast_output" in roles else roles["compute"].output[0]
-    return {
-        "weight": None if weight is None else _FORMATS[made[weight]],
-        "activation": _FORMATS[made[reading[0].output[0]] if reading else TensorProto.FLOAT],
-        "stored": _FORMATS[made.get(stored, TensorProto.FLOAT)],
-    }
-
-
-def _kinds(node: NodeProto, made: Mapping[str, int]) -> Iterator[int]:
-    """The element type that a node of an island gives, where it can be told from the island."""
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if node.op_type == "Cast":
-        yield attributes["to"].i
-    elif node.op_type == "QuantizeLinear":
-        yield made[node.input[2]] if len(node.input) > 2 and node.input[2] else attributes["output_dtype"].i
-    elif node.op_type == "DequantizeLinear":
-        yield made.get(node.input[1], TensorProto.FLOAT)
-    else:
-        yield from {made[name] for name in node.input if name in made}
 
 
 def _described(value: ValueInfoProto) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class CardTolerance(tolerance.Tolerance):
         " how many bits it keeps of FP8 products, and which roundings TensorRT fuses away, was not measured on a card."
         " So the sample was computed twice: as emulated with sums in fp32, which is what is expected, and with sums of"
         " FP8 products moved at random by what they lose where 32 at a time are aligned to the largest and cut 13 bits"
-        " below it (published measurements; see backends/hopper/accumulation.py), all others by what their order can"
+        " below it (as arXiv 2412.19437 and 2511.10909 measured it), all others by what their order can"
         " do, and each site's result by up to one unit in the last place of what it is stored in (2**-8 of a value in"
         " bf16, 2**-11 in fp16, 2**-24 in fp32), which goes through all that follows. The bounds are"
         f" {FACTOR:g} times the difference of the two, and never tighter than one step of bf16 in every value"
@@ -69,8 +69,11 @@ class Bounds:
     cpu: CpuTolerance
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"card": self.card.to_dict(), "cpu": self.cpu.to_dict()}
+        """Plain data, without the derivations, which are those of every output."""
+        held = {"card": self.card.to_dict(), "cpu": self.cpu.to_dict()}
+        return {
+            place: {name: value for name, value in data.items() if name != "derivation"} for place, data in held.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
