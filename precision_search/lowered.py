@@ -14,7 +14,7 @@ from backends.tenstorrent.simulate import SimulationError, simulate
 from calibrate.moments import Moments
 from precision_search.commands import Answer, CommandError, verdicts
 from precision_search.jury import hear
-from precision_search.lowering import Asked, Chosen, choose, refuse_refused
+from precision_search.lowering import Asked, CardChoice, choose, refuse_refused
 from precision_search.progress import Progress
 from precision_search.run import calibrated, moments_of
 from precision_search.workers import Workers
@@ -40,7 +40,7 @@ def evaluate_lowered(folder: Path, policy: Path | None, between: Between, progre
     return verdicts(chosen.policy.digest, f"the lowered program, {between} between sites", heard)
 
 
-def rendered_lowered(chosen: Chosen, moments: Mapping[str, Moments], progress: Progress) -> list[Output]:
+def rendered_lowered(chosen: CardChoice, moments: Mapping[str, Moments], progress: Progress) -> list[Output]:
     """What the program makes of every clip held back; it is lowered anew for each, as lengths differ."""
     torch.set_num_threads(1)
     setting, operands = chosen.setting, dict[str, Operands]()

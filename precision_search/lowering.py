@@ -1,4 +1,4 @@
-"""Lowering: what a study or a recipe comes to on a card: its policy, a clip, and the program; refusals come first."""
+"""Lowering: what a study or a recipe comes to on a target: its policy, and a clip; refusals come first."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,13 @@ from typing import Any
 
 import yaml
 
+from backends.base import Backend, Builder
+from backends.devices import Device
+from backends.hopper.backend import HopperBackend
+from backends.hopper.support import Route
 from backends.tenstorrent.backend import TenstorrentBackend
 from backends.tenstorrent.cards import CARDS, Card
 from backends.tenstorrent.lower.builder import Between
-from backends.tenstorrent.support import refuses
 from calibrate.adapted import StoredAdaptations, adapted_file
 from precision.policy import Policy
 from precision.recipe import Recipe, RecipeError, load_recipe
@@ -34,16 +37,18 @@ class Asked:
     """A study's folder, or a recipe: its file, or its name in the package."""
     policy: Path | None = None
     """A policy file; None: the study's own, or a recipe's baseline at every site."""
-    card: str | None = None
-    """A key of CARDS; None: the one that the study is for."""
     clip: str | None = None
     """Name of a clip; None: the shortest of those held back."""
     seconds: float | None = None
     """How much of the clip; None: all of it."""
     overrides: Sequence[str] = ()
     """Of the recipe's values, as `run --set` has them."""
+    card: str | None = None
+    """A key of CARDS; None: the one that the study is for. Of Tenstorrent."""
     between: Between = "fp32"
-    """In what results between sites are kept."""
+    """In what results between sites are kept. Of Tenstorrent."""
+    route: Route | None = None
+    """What is to run it; None: as the recipe has it, or TensorRT. Of Hopper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +56,27 @@ class Chosen:
     """What that comes to."""
 
     setting: Setting
-    """Of the card."""
+    """Of the target."""
     policy: Policy
     policy_source: str
     """Where the policy is from, in words."""
-    card: Card
+    target: str
+    """What it is lowered for, in words."""
     clip: Clip
     folder: Path | None
     """Of the study; None where a recipe was named."""
-    between: Between = "fp32"
-    """In what results between sites are kept."""
 
     def refused(self, streamed: Collection[str] = ()) -> dict[str, str]:
-        """Site -> why the card cannot run it under its scheme, and what to use; of every site that it refuses.
+        """Site -> why the target cannot run it under its scheme, and what to use; of every site that it refuses.
 
         `streamed` are the sites that run once a chunk, and must give what they would on the whole.
         """
-        sites, card = {site.name: site for site in self.setting.sites}, self.card.architecture
-        found = {name: refuses(sites[name], s, card, streaming=name in streamed) for name, s in self.policy.schemes}
+        sites, backend = {site.name: site for site in self.setting.sites}, self.setting.backend
+        assert isinstance(backend, Builder)
+        found = {
+            name: (backend.refuses_in_stream if name in streamed else backend.refuses)(sites[name], scheme)
+            for name, scheme in self.policy.schemes
+        }
         return {name: why for name, why in found.items() if why is not None}
 
     @property
@@ -77,38 +85,100 @@ class Chosen:
         return None if self.folder is None else StoredAdaptations(self.folder)
 
 
-def choose(asked: Asked) -> Chosen:
-    """Load what was asked for; nothing is held against the card yet.
+@dataclass(frozen=True, slots=True)
+class CardChoice(Chosen):
+    """For a Tenstorrent card."""
+
+    card: Card
+    between: Between
+    """In what results between sites are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class HopperChoice(Chosen):
+    """For a Hopper GPU."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    name: str
+    backend: Backend
+    device: Device
+
+
+def choose(asked: Asked) -> CardChoice:
+    """Load what was asked for, for a Tenstorrent card; nothing is held against the card yet.
 
     Raises:
         CommandError: there is no such study, it has not ended, is not for a Tenstorrent card, or is of other weights;
             the policy does not fit the model; there is no such clip, or it cannot be cut.
         SetupError, CheckpointError, AudioFileError, RecipeError: as `make_setting` has them.
     """
+    folder, recipe, path = _sources(asked)
+    card = _card(recipe, asked)
+    target = _Target(card.name, TenstorrentBackend(card.architecture), wire.devices()[card.device])
+    return CardChoice(*_chosen(asked, folder, recipe, path, target), card, asked.between)
+
+
+def choose_hopper(asked: Asked) -> HopperChoice:
+    """Load what was asked for, for a Hopper GPU; nothing is held against it yet.
+
+    Raises:
+        CommandError: as `choose`; or the study is not for a Hopper GPU.
+    """
+    folder, recipe, path = _sources(asked)
+    device = wire.devices()[recipe.target.device]
+    if device.backend != "hopper":
+        raise CommandError(
+            f"{asked.source}: is for {device.name}, a card of {device.backend or 'no backend'}; ONNX for Hopper is made"
+            " of a study for a Hopper GPU"
+        )
+    route: Route = asked.route or recipe.target.route or "tensorrt"
+    runner = "TensorRT" if route == "tensorrt" else "scaled GEMMs"
+    target = _Target(f"{runner} on {device.name}", HopperBackend(route), device)
+    return HopperChoice(*_chosen(asked, folder, recipe, path, target), route)
+
+
+def backend_of_study(asked: Asked) -> str | None:
+    """Name of the backend that a study or a recipe is for; None of a card that none drives.
+
+    Raises:
+        CommandError: as `choose`.
+    """
+    return wire.devices()[_sources(asked)[1].target.device].backend
+
+
+def _sources(asked: Asked) -> tuple[Path | None, Recipe, Path | None]:
+    """The study's folder, the recipe with the schemes of the policy's file, and that file."""
     folder = Path(asked.source) if Path(asked.source).is_dir() else None
     if folder is not None and asked.overrides:
         raise CommandError("--set: a study's recipe stands as it was searched; name the recipe in place of the study")
     recipe = _recipe(asked.source, folder, asked.overrides)
     path = asked.policy if asked.policy is not None else None if folder is None else folder / POLICY
     written = {} if path is None else _written(path)
-    recipe = _with_schemes(recipe, written.get("schemes"), path)
-    card = _card(recipe, asked)
+    return folder, _with_schemes(recipe, written.get("schemes"), path), path
+
+
+def _chosen(
+    asked: Asked, folder: Path | None, recipe: Recipe, path: Path | None, target: _Target
+) -> tuple[Setting, Policy, str, str, Clip, Path | None]:
+    """The fields of `Chosen`, in order."""
     loaded = wire.make_setting(recipe)
     if folder is not None:
         _check_weights(loaded, folder)
-    setting = replace(loaded, refused={})  # another card may be asked about than the recipe's
+    setting = replace(loaded, refused={})  # another target may be asked about than the recipe's
     policy = _policy(setting, path)
     own = {name: (scheme,) for name, scheme in policy.schemes}
-    setting = replace(
-        setting, backend=TenstorrentBackend(card.architecture), device=wire.devices()[card.device], space=own
-    )
+    setting = replace(setting, backend=target.backend, device=target.device, space=own)
     _check_adapted(policy, folder, path)
     source = f"the baseline {recipe.baseline.name} at every site" if path is None else str(path)
-    return Chosen(setting, policy, source, card, _clip(setting, asked), folder, asked.between)
+    return setting, policy, source, target.name, _clip(setting, asked), folder
 
 
 def refuse_refused(chosen: Chosen, streamed: Collection[str] = ()) -> None:
-    """Refuse a policy that the card cannot run; `streamed` as of `Chosen.refused`.
+    """Refuse a policy that the target cannot run; `streamed` as of `Chosen.refused`.
 
     Raises:
         CommandError: naming every site, why, and what to use.
@@ -124,7 +194,7 @@ def refuse_refused(chosen: Chosen, streamed: Collection[str] = ()) -> None:
         named = f"{len(sites)} site{'s' * (len(sites) > 1)}: {', '.join(sites)}"
         lines.append(f"{why}\n{fill(named, 118, initial_indent=' ' * 6, subsequent_indent=' ' * 8)}")
     raise CommandError(
-        f"{chosen.card.name} refuses {len(refused)} of {len(chosen.policy)} sites of {chosen.policy_source}\n  "
+        f"{chosen.target} refuses {len(refused)} of {len(chosen.policy)} sites of {chosen.policy_source}\n  "
         + "\n  ".join(lines)
     )
 

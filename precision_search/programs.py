@@ -13,7 +13,7 @@ from backends.tenstorrent.lower.lowering import Host
 from backends.tenstorrent.program import Program
 from precision.policy import Policy
 from precision_search.commands import CommandError
-from precision_search.lowering import Chosen, refuse_refused
+from precision_search.lowering import CardChoice, refuse_refused
 from precision_search.progress import Progress
 from precision_search.run import moments_of
 from voice.graph import GraphError, SiteGraph, export_graph, site_nodes
@@ -28,7 +28,7 @@ Run = Callable[[Inputs], Mapping[str, Tensor]]
 class Made:
     """A program, and what it was made of."""
 
-    chosen: Chosen
+    chosen: CardChoice
     graph: SiteGraph
     stream: Utterance | None
     """The clip in runs of the program; None where it is one run."""
@@ -61,7 +61,7 @@ class Made:
         return {part: values.numpy() for part, values in zip(parts, whole, strict=True)}
 
 
-def make(chosen: Chosen, *, host: bool, chunk_ms: float | None, progress: Progress) -> Made:
+def make(chosen: CardChoice, *, host: bool, chunk_ms: float | None, progress: Progress) -> Made:
     """Trace the model on the clip, store its weights under the policy, and lower it.
 
     Args:

@@ -19,7 +19,7 @@ from backends.tenstorrent.tolerance import Tolerance, doubted
 from backends.tenstorrent.tt_transformers import PrecisionCfgError, has_decoder, precision_cfg, remarks
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
-from precision_search.lowering import Chosen, choose, refuse_refused
+from precision_search.lowering import CardChoice, choose, refuse_refused
 from precision_search.new_folder import check_free, new_folder
 from precision_search.plan_table import host_lines
 from precision_search.programs import Made, make
@@ -128,7 +128,7 @@ def _facts(made: Made, tolerances: dict[str, Tolerance], compared: int) -> Facts
     )
 
 
-def mac_shares(chosen: Chosen, named: Mapping[str, str]) -> dict[str, float]:
+def mac_shares(chosen: CardChoice, named: Mapping[str, str]) -> dict[str, float]:
     """Share of the MACs of the named sites by what each is named, the largest first."""
     sites = [site for site in chosen.setting.sites if site.name in named]
     total = sum(site.macs_per_second for site in sites)
@@ -138,7 +138,7 @@ def mac_shares(chosen: Chosen, named: Mapping[str, str]) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _write_precision_cfg(chosen: Chosen, folder: Path) -> dict[str, Any] | None:
+def _write_precision_cfg(chosen: CardChoice, folder: Path) -> dict[str, Any] | None:
     """The JSON of tt_transformers beside, for a model with such layers; what it cannot say is told, not written."""
     if not has_decoder(chosen.policy):
         return None

@@ -154,7 +154,7 @@ class Island:
         self._hold(name, _laid_out(codes, call.op))
         spread = scale.numel() > 1 and call.op == "conv_transpose1d" and call.groups > 1
         self._hold(f"{name}_scale", torch.ones(()) if spread else scale if scale.numel() > 1 else scale.reshape(()))
-        axis = {} if spread or scale.numel() == 1 else {"axis": 0 if call.op in ("conv1d", "conv2d") else 1}
+        axis: dict[str, Any] = {} if spread or scale.numel() == 1 else {"axis": 0 if call.op in ("conv1d", "conv2d") else 1}
         operand = self._add("dequantize_weight", "DequantizeLinear", [name, f"{name}_scale"], **axis)
         if spread:  # no axis has one scale a channel: output channels lie in groups, along two of them
             self._hold(f"{name}_scales", spread_over_weight(scale, weight, call.op, call.groups).contiguous())

@@ -175,7 +175,7 @@ def _adapted(call: Call, digest: str | None, measured: Measured) -> Call:
 
 
 def _assembled(model: ModelProto, nodes: Iterable[NodeProto], held: Mapping[str, TensorProto]) -> ModelProto:
-    """A model of these nodes, with the constants that they read under short names, and no type or shape but inferred."""
+    """A model of these nodes, with the constants that they read under short names, with inferred types and shapes."""
     result = ModelProto(ir_version=model.ir_version, producer_name="precision-search")
     result.opset_import.extend(opset for opset in model.opset_import if opset.domain != DOMAIN)
     graph = result.graph
