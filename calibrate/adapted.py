@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -53,6 +51,8 @@ class Adapted:
 
 def save_adapted(adapted: Adapted, path: Path) -> None:
     """Write trained operands and what they took to a safetensors file, in one step."""
+    from safetensors.torch import save_file  # late, as all of safetensors here: benchmarks of a card run without it
+
     tensors: dict[str, Tensor] = {}
     for site, held in adapted.operands.items():
         tensors[f"{site}.weight"] = held.weight.contiguous()
@@ -76,6 +76,8 @@ def load_adapted(path: Path) -> Adapted:
     Raises:
         ValueError: the file is none of those.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, "pt") as file:
             told = json.loads((file.metadata() or {}).get("adapted", "null"))

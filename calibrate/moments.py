@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from calibrate.observing import ObservedCall
@@ -99,6 +97,8 @@ def observing_moments(
 
 def save_moments(moments: Mapping[str, Moments], path: Path) -> None:
     """Write moments to a safetensors file, bit for bit."""
+    from safetensors.torch import save_file  # late, as all of safetensors here: benchmarks of a card run without it
+
     tensors = {}
     for site, held in moments.items():
         tensors[f"mean {site}"], tensors[f"second {site}"] = held.mean.contiguous(), held.second.contiguous()
@@ -109,12 +109,16 @@ class StoredMoments(Mapping[str, Moments]):
     """Moments in a file of `save_moments`, each read when it is asked for and not kept."""
 
     def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
         self._path = path
         with safe_open(path, "pt") as file:
             self._rows = {site: int(count) for site, count in (file.metadata() or {}).items()}
 
     def __getitem__(self, site: str) -> Moments:
         """Read the moments of a site; KeyError where the file has none."""
+        from safetensors import safe_open
+
         rows = self._rows[site]
         with safe_open(self._path, "pt") as file:
             return Moments(file.get_tensor(f"mean {site}"), file.get_tensor(f"second {site}"), rows)
