@@ -14,8 +14,12 @@ NVIDIA documents none of this. What is published, all of it measured from outsid
 
 `HOPPER_FP8` is MMA-Sim's account, which is DeepSeek's and SageAttention's with the gaps filled. What a library adds is
 not in it: split k, an order of k of its own, another interval of promotion. `backends.hopper.accumulation.fit` tells
-which of many candidates a card's results agree with. What the model costs in accuracy stands in
-benchmarks/results/accumulation_2cores.txt.
+which of many candidates a card's results agree with.
+
+The error that it predicts (benchmarks/results/accumulation.txt; SNR against exact sums of the same codes): over random
+values 83 dB at k = 64, 66 at 1024 and 54 at 8192; over values of a real voice 83, 65 and 47; with promotion every 128
+elements 78 dB and more at any k. Rounding both operands to FP8 leaves 27 to 45 dB. Where nothing cancels, all values
+being of one sign, sums stall: 37 dB at 1024 and 17 at 8192, below the rounding to FP8, and 64 dB with promotion.
 """
 
 import math
