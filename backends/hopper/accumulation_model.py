@@ -18,8 +18,8 @@ which of many candidates a card's results agree with.
 
 The error that it predicts (benchmarks/results/accumulation.txt; SNR against exact sums of the same codes): over random
 values 83 dB at k = 64, 66 at 1024 and 54 at 8192; over values of a real voice 83, 65 and 47; with promotion every 128
-elements 78 dB and more at any k. Rounding both operands to FP8 leaves 27 to 45 dB. Where nothing cancels, all values
-being of one sign, sums stall: 37 dB at 1024 and 17 at 8192, below the rounding to FP8, and 64 dB with promotion.
+elements 77 dB and more at any k. Rounding both operands to FP8 leaves 27 to 45 dB. Where nothing cancels, all values
+being of one sign, sums stall: 37 dB at 1024 and 17 at 8192, where FP8 leaves 52 and 56, and 64 dB with promotion.
 """
 
 import math

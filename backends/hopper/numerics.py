@@ -6,7 +6,7 @@ What is not modelled is how the tensor cores cut the sums of FP8 products. `back
 apart, and a search keeps fp32 sums: the rule is not documented and changes with the kernel that a library picks; and
 by the model it costs little where layers of a voice are concerned. In all 73 layers of the embedded voice (k from 64 to
 2048) its error lies 29 dB and more below that of rounding the operands to FP8, 44 on average. Long sums of values of
-one sign are another matter: from k = 1024 on they lose more than the rounding does, unless the sum is promoted to fp32
+one sign are another matter: from k = 512 on they lose more than the rounding does, unless the sum is promoted to fp32
 (`use_fast_accum=False`). Figures: benchmarks/results/accumulation.txt.
 """
 
