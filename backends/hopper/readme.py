@@ -140,7 +140,7 @@ def _chunks(facts: Facts) -> list[str]:
             "",
             f"A run is a step of {stream['chunk_ms']:.1f} ms: it reads the row before and gives the next row's logits,"
             f" and {samples} samples. `sample/input.npz` has the rows of a clip, forced, along a first axis; in its"
-            f" sound the first {late} samples ({late // samples} runs) come of what stands before the speech, and"
+            f" sound the first {late} samples (runs: {late // samples}) come of what stands before the speech, and"
             " `run.py` leaves them out of a .wav.",
         ]
     masks = ", ".join(f"`{name}`" for name in stream["masks"]) or "none"
@@ -221,8 +221,9 @@ def _files(manifest: Mapping[str, Any]) -> list[str]:
         "run.py, runtime.py, sessions.py": "what checks inputs, runs by a CPU or a card, times and compares",
         "arrays.py, listing.py, chunks.py": "files of numbers and sound; the table of sites; an utterance in chunks",
         "widening.py": "16-bit sites for a CPU",
-        "build.py, engine.py, facts.py, gpu.py, inspected.py": "what builds, runs, refits and inspects an engine; only"
-        " `engine.py` imports TensorRT",
+        "build.py, builder.py, checking.py, facts.py, gpu.py": "what checks a model and builds an engine of it",
+        "engine.py, measured.py, refitting.py": "what runs, times and refits one; only `engine.py` imports TensorRT",
+        "inspected.py, departures.py": "what an engine made of each site, and where it departs from the policy",
         "requirements.txt, requirements-tensorrt.txt": "what a CPU needs, and what a card needs beside",
     }
     return ["## Files", "", *(f"* `{name}`: {what}" for name, what in named.items())]

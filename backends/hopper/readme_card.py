@@ -37,14 +37,15 @@ def _engine() -> list[str]:
         "",
         "```sh",
         "pip install -r requirements-tensorrt.txt",
+        "python build.py --check                           # no card: the model is whole, Q/DQ where they belong",
         "python build.py                                   # engine.plan, for this card and this TensorRT alone",
         "python run.py --runtime tensorrt --check          # the sample, under the card's tolerance",
         "python run.py --runtime tensorrt --input sample/input.npz --output output.npz",
         "python run.py --runtime tensorrt --input sample/input.npz --repeat 100   # times, copies included",
         "```",
         "",
-        "`build.py --help` says what else it does; what an engine made of each site it reads from TensorRT's own"
-        " inspector and holds against `program.json`.",
+        "A build ends with a row for each site: what the engine runs it in, by the account of TensorRT's own inspector,"
+        " what `program.json` wants, and why they differ where they do. `build.py --help` says what else there is.",
     ]
 
 
@@ -90,6 +91,7 @@ def _trtexec(manifest: Mapping[str, Any]) -> list[str]:
         _command(build),
         _command(timing),
         _command(layers),
+        "python build.py --table layers.json               # what each site got, of an engine that trtexec built",
         "```",
         "",
         "| flag | what for |",
@@ -122,11 +124,16 @@ def _refit() -> list[str]:
     return [
         "## Scales, and other ones",
         "",
+        "```sh",
+        "python build.py --refit                           # an engine whose scales can be changed",
+        "python build.py --scales scales.json              # put these into it, without a build",
+        "```",
+        "",
         "`scales.json` has what was calibrated: of every FP8 activation the largest magnitude, the scale made of it"
         " (that over 448, the largest value of E4M3) and the initializer of `model.onnx` that holds it. Scales are"
-        " constants of an engine. `python build.py --refit` builds one whose weights can be changed without a build;"
-        " `Engine.refit` of `engine.py` takes new values by the initializers' names, and says which of them TensorRT"
-        " had folded into a kernel. Expected outputs hold for the scales of this folder alone.",
+        " constants of an engine, unless it was built to be refitted; then those of another calibration, in a file of"
+        " the same form, can be put into it. Which of them TensorRT had folded into a kernel is said. Expected outputs"
+        " hold for the scales of this folder alone.",
     ]
 
 
