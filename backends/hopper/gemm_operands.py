@@ -48,10 +48,11 @@ class Held:
 
         Those of a static scale are kept for good, by number of rows: a CUDA graph reads them where they lie.
         """
+        # Repeated, because one row of an expanded tensor has a stride of 0, which the kernels do not take.
         if scale is not self.input_scale:
-            return scale.expand(rows, 1).contiguous()
+            return scale.reshape(1, 1).repeat(rows, 1)
         if rows not in self._rows:
-            self._rows[rows] = scale.expand(rows, 1).contiguous()
+            self._rows[rows] = scale.reshape(1, 1).repeat(rows, 1)
         return self._rows[rows]
 
 

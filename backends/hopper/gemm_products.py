@@ -74,7 +74,7 @@ def scaled_product(
         total = total if bias is None else total + bias.to(torch.float32)
         return total.to(torch.bfloat16), f"{EXPLICIT}: torch {torch.__version__} has no {kernel} here"
     if rowwise and weight.dtype == torch.float8_e5m2 and x.device.type == "cuda" and not rowwise_by_cublas():
-        return _scaled_after(x, weight, x_scale, weight_scale, bias, fast_accum=fast_accum)
+        return scaled_after(x, weight, x_scale, weight_scale, bias, fast_accum=fast_accum)
     made = torch._scaled_mm(
         x,
         weight.t(),
@@ -93,7 +93,7 @@ def rowwise_by_cublas() -> bool:
     return (major, minor) >= (12, 9)
 
 
-def _scaled_after(
+def scaled_after(
     x: Tensor, weight: Tensor, x_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, *, fast_accum: bool
 ) -> tuple[Tensor, str]:
     """The same product with the channels' scales applied to its fp32 sums, by an operation of its own."""
