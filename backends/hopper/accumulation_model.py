@@ -6,7 +6,7 @@ NVIDIA documents none of this. What is published, all of it measured from outsid
   kept and the rest cut; a partial sum is moved to an fp32 register after 128 elements of k, at four WGMMA instructions.
 * SageAttention2 (arXiv 2411.10958): the fp32 accumulator of an FP8 instruction keeps 13 bits of fraction ("FP22"). So
   does "Some Matrix Multiplication Engines Are Not As Accurate As We Thought" (pytorch.org/blog), by another way.
-* FTTN (arXiv 2403.00232): H100 truncates and keeps bits beyond fp32's while it aligns; 16-bit operands only.
+* FTTN (arXiv 2403.00232): one product gives 0 on V100 and A100 and 191.875 on H100; cards differ in the bits they keep.
 * MMA-Sim (arXiv 2511.10909; mmasim 2.1.1): equal to the card in all its trials. An FP8 `wgmma` adds 32 products and the
   accumulator at once: all aligned to the largest exponent, each cut 13 bits below it, the sum cut to 13 bits of
   fraction. The exponent of a product is the sum of its operands' exponents. With bf16 and fp16 16 products, 25 bits.
