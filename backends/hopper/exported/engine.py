@@ -110,6 +110,7 @@ class Engine(Loaded):
         """
         library()  # what is to be installed first is said first
         self.torch, self.device = _torch(), device
+        self.place = self.torch.device("cuda", device)
         with self.torch.cuda.device(device):
             super().__init__(plan)
             mark = len(journal().said)
@@ -193,12 +194,12 @@ class Engine(Loaded):
         return f"the engine was built for {tuple(least)} to {tuple(most)}"
 
     def _placed(self, name: str, tensor: Any) -> Any:
-        return tensor.to(f"cuda:{self.device}", self._dtype(name)).contiguous()
+        return tensor.to(self.place, self._dtype(name)).contiguous()
 
     def _new(self, name: str, shape: Sequence[int]) -> Any:
         if min(shape, default=0) < 0:
             raise EngineError(f"how large {name} gets hangs on values, {tuple(shape)}; such outputs are not supported")
-        return self.torch.zeros(tuple(shape), dtype=self._dtype(name), device=f"cuda:{self.device}")
+        return self.torch.zeros(tuple(shape), dtype=self._dtype(name), device=self.place)
 
     def _dtype(self, name: str) -> Any:
         trt, torch, kind = self.trt, self.torch, self.handle.get_tensor_dtype(name)

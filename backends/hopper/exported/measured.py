@@ -77,9 +77,9 @@ def captured(engine: Any, inputs: Mapping[str, Any]) -> Callable[[Mapping[str, A
         RuntimeError: as `step`; or it can't be captured, for a layer of it waits for the host.
     """
     torch, context = engine.torch, engine.context
-    graph, where = torch.cuda.CUDAGraph(), f"cuda:{engine.device}"
+    graph = torch.cuda.CUDAGraph()
     # Copies, for a replay writes to what it reads.
-    own = {name: tensor.to(where).clone() for name, tensor in {**engine.states, **inputs}.items()}
+    own = {name: tensor.to(engine.place).clone() for name, tensor in {**engine.states, **inputs}.items()}
     with engine.bound(own) as made:
         fixed = dict(engine.given)
         begin = {name: fixed[name].clone() for name in engine.updates}
