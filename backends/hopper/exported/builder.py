@@ -164,7 +164,7 @@ def _timing_cache(config: Any, timings: Path | None) -> Any:
 
 
 def _monitor(trt: Any, interrupted: Callable[[], bool], progress: Progress | None) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """TensorRT calls it from threads of its own."""
 
         def __init__(self) -> None:

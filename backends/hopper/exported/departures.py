@@ -36,7 +36,7 @@ def mismatches(got: Calls, sites: Sites) -> tuple[Mismatch, ...]:
         got: by call.
         sites: those of program.json.
     """
-    kept = []
+    kept: list[Mismatch] = []
     for site, wanted in sites.items():
         departed: dict[str, Mismatch] = {}
         for call in (call for call in got if site_of(call, sites) == site):

@@ -46,7 +46,7 @@ def journal() -> Any:
     trt = library()
     kept = {trt.ILogger.INTERNAL_ERROR: "error", trt.ILogger.ERROR: "error", trt.ILogger.WARNING: "warning"}
 
-    class Journal(trt.ILogger):  # type: ignore[misc]
+    class Journal(trt.ILogger):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.said: list[tuple[str, str]] = []

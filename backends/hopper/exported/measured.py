@@ -40,7 +40,7 @@ def layer_times_ms(engine: Any, inputs: Mapping[str, Any], runs: int) -> dict[st
     """
     times: dict[str, list[float]] = {}
 
-    class Profiler(engine.trt.IProfiler):  # type: ignore[misc,name-defined]
+    class Profiler(engine.trt.IProfiler):  # type: ignore[misc]
         def __init__(self) -> None:
             engine.trt.IProfiler.__init__(self)
 

@@ -40,12 +40,12 @@ def refit(engine: Any, log: Any, changed: Mapping[str, Array], held: Callable[[s
         elif why := _give(engine.trt, refitter, name, values, kept):
             refused[name] = why
     for name in refitter.get_missing_weights():
-        values = held(name)
-        if values is None:
+        again = held(name)
+        if again is None:
             raise RefitError(
                 f"TensorRT needs weight {name!r} again, for it is folded with a changed one; there is none"
             )
-        if why := _give(engine.trt, refitter, name, values, kept):
+        if why := _give(engine.trt, refitter, name, again, kept):
             raise RefitError(f"weight {name!r}, which is folded with a changed one, can't be given again: {why}")
     if kept and not refitter.refit_cuda_engine():
         said = "; ".join(text for kind, text in log.said[mark:] if kind == "error")
