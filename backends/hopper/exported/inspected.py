@@ -1,13 +1,13 @@
 """Inspected: what an engine made of each site of its model, by the account of TensorRT's engine inspector.
 
 The account is JSON of a list `Layers`. A layer names the ONNX nodes that went into it in `Metadata`, as
-`[ONNX Layer: NAME]`, several of them side by side or with a control character between, and older ones only in `Name`,
-joined by ` + `. A tensor's type is in `Format/Datatype` (TensorRT 10: "Row major linear FP8 format", "Half") or in
+`[ONNX Layer: NAME]` or `[ONNX Layer: NAME | ...]`, several of them side by side or with a control character between,
+and older ones only in `Name`, joined by ` + `. A tensor's type is in `Format/Datatype` (TensorRT 10: "Row major linear FP8 format", "Half") or in
 `Datatype` (11). The kernel, `TacticName`, often tells operands and sums: in `e4m3bf16_e4m3f32_f32` the left operand is
 E4M3, the result bf16, the right operand E4M3, and sums are fp32; that reading is inferred from such names.
 
 Sources: TensorRT's documentation (engine tools; migration from 10 to 11), its trt-engine-explorer's table of formats,
-listings in NVIDIA/TensorRT issues 3737, 4020 and 4397 and in NVIDIA/TensorRT-Model-Connect pull 1386.
+onnx-tensorrt's `processMetadata` (which cuts metadata at 4000 characters, in the middle), listings in NVIDIA/TensorRT issues 3737, 4020 and 4397 and in NVIDIA/TensorRT-Model-Connect pull 1386.
 """
 
 import re
@@ -30,8 +30,10 @@ _WORDS = {
 }
 _TYPE = "e4m3|e5m2|bf16|tf32|f16|f32|i8|i32"
 _TACTIC = re.compile(rf"_(?P<left>{_TYPE})(?:{_TYPE})_(?P<right>{_TYPE})(?P<sums>{_TYPE})_(?:{_TYPE})(?:_|$)")
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_NODE = re.compile(r"\[ONNX Layer: ([^\]|]*?) ?(?:\|[^\]]*)?\]")
 _COMPUTING = re.compile(r"conv|correlation|gemm|matri|matmul|fusion|mha|attention|fprop|dgrad", re.IGNORECASE)
+_STILL = ("Constant", "Reformat")
+"""Layers that compute nothing; a scale is a constant that has its node's name."""
 _CONSTANT = re.compile(r"const|weight", re.IGNORECASE)
 
 
@@ -123,7 +125,7 @@ def _got(call: str, every: tuple[Layer, ...]) -> Got:
         node.removeprefix(prefix): layer.name
         for layer in every
         for node in layer.nodes
-        if layer not in computing and node.startswith(prefix) and node not in own and layer.kind != "Reformat"
+        if layer not in computing and node.startswith(prefix) and node not in own and layer.kind not in _STILL
     }
     reformats = sum(layer.kind == "Reformat" and prefix in layer.name for layer in every)
     return Got(call, tuple(computing), tuple(other for other in others if other != call), apart, reformats)

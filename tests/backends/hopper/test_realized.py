@@ -232,6 +232,16 @@ def test_scales_and_biases_are_not_taken_for_weights():
     assert mismatches({"mid": got}, {"mid": sites()["mid"]}) == ()
 
 
+def test_what_the_parser_adds_to_a_name_and_constants_of_scales_do_not_matter():
+    account = good()
+    account["Layers"][2]["Metadata"] = "[ONNX Layer: site/mid/compute | outer (function) | more]"
+    scale = layer("mid.input_scale", "Constant", roles("mid", "dequantize_input"))
+    account["Layers"].append(scale)
+    got = found(account)
+    assert [one.name for one in got["mid"].layers] == ["site/mid/compute_myl0_2"]
+    assert got["mid"].apart == {}
+
+
 def test_metadata_with_control_characters_and_layers_without_metadata_are_read():
     account = good()
     account["Layers"][2]["Metadata"] = "\x1f".join(f"[ONNX Layer: {node}]" for node in roles("mid", "bias", "compute"))
