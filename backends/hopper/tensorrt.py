@@ -177,7 +177,10 @@ def build(
 
 
 def scale_names(lowered: "Lowered") -> dict[str, tuple[str, Operand]]:
-    """Initializers that hold static scales of activations -> site, and which operand of it."""
+    """Initializers that hold static scales of activations -> site, and which operand of it.
+
+    TensorRT's parser gives weights of scales the names of their initializers (onnx-tensorrt, QuantDequantLinearHelper).
+    """
     sides: dict[str, Operand] = {"input": "input", "left": "left", "right": "right"}
     return {
         held["initializer"]: (site, sides[operand])

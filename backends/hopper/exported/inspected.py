@@ -2,12 +2,14 @@
 
 The account is JSON of a list `Layers`. A layer names the ONNX nodes that went into it in `Metadata`, as
 `[ONNX Layer: NAME]` or `[ONNX Layer: NAME | ...]`, several of them side by side or with a control character between,
-and older ones only in `Name`, joined by ` + `. A tensor's type is in `Format/Datatype` (TensorRT 10: "Row major linear FP8 format", "Half") or in
-`Datatype` (11). The kernel, `TacticName`, often tells operands and sums: in `e4m3bf16_e4m3f32_f32` the left operand is
-E4M3, the result bf16, the right operand E4M3, and sums are fp32; that reading is inferred from such names.
+and older ones only in `Name`, joined by ` + `. A tensor's type is in `Format/Datatype` (TensorRT 10: "Row major linear
+FP8 format", "Half") or in `Datatype` (11). The kernel, `TacticName`, often tells operands and sums: in
+`e4m3bf16_e4m3f32_f32` the left operand is E4M3, the result bf16, the right operand E4M3, and sums are fp32; that
+reading is inferred from such names.
 
 Sources: TensorRT's documentation (engine tools; migration from 10 to 11), its trt-engine-explorer's table of formats,
-onnx-tensorrt's `processMetadata` (which cuts metadata at 4000 characters, in the middle), listings in NVIDIA/TensorRT issues 3737, 4020 and 4397 and in NVIDIA/TensorRT-Model-Connect pull 1386.
+onnx-tensorrt's `processMetadata`, listings in NVIDIA/TensorRT issues 3737, 4020 and 4397 and in
+NVIDIA/TensorRT-Model-Connect pull 1386.
 """
 
 import re
