@@ -1,8 +1,7 @@
 """GemmEngine: a voice under a policy by torch's own products, FP8 ones by torch._scaled_mm; eager or as a CUDA graph.
 
-It computes what TensorRT cannot: E5M2 operands, scales taken from each tensor, and a transformer step by step with its
-KV cache in place. Operands are those of `HopperArithmetic` to the bit; sums are the kernels'. Between sites values are
-float32, and every operation that is no site is torch's in float32.
+It computes what TensorRT cannot: E5M2 operands, scales of each tensor, a transformer step by step, its KV cache in
+place. Operands are those of `HopperArithmetic` to the bit; sums are the kernels'. All between sites is float32.
 """
 
 import copy
@@ -110,7 +109,7 @@ class GemmEngine:
 
         def handle(call: SiteCall) -> Tensor:
             called.add(call.site)
-            return self.compute(call)
+            return self._multiply(call) if self._ready(call) else call.compute()
 
         with ExitStack() as stack:
             if self.device.type == "cuda":
@@ -125,22 +124,13 @@ class GemmEngine:
         """Compute a call under its site's scheme; float32, in the shape of `call.compute()`.
 
         Raises:
+            BuildError: the GEMM path refuses the site, or the policy lacks it, or its static scale was never measured.
             TypeError: an operand is not float32.
             ValueError: the weight has Inf or NaN.
         """
-        for operand, values in (("input", call.x), ("weight", call.weight)):
-            if values.dtype != torch.float32:
-                raise TypeError(
-                    f"site {call.site}: {operand} must be float32, got {values.dtype}; load the model in float32"
-                )
-        if call.site not in self._held and not self._hold(call):
-            return call.compute()
-        scheme, held = self._schemes[call.site], self._held[call.site]
-        result, ran = multiply(call, scheme, held, self.fast_accum)
-        # Of several calls the one that departs from the policy is kept.
-        if self._realized.get(call.site, scheme) == scheme:
-            self._ran[call.site], self._realized[call.site] = ran, shown(scheme, ran, call)
-        return result.to(torch.float32)
+        if not self._ready(call):
+            self._raise_faults()
+        return self._multiply(call)
 
     def realized(self) -> Mapping[str, Scheme]:
         """What each site did compute under, by the tensors that were passed; in the order of first calls."""
@@ -179,8 +169,23 @@ class GemmEngine:
         with self.running():
             return median_time(run, self.device, runs, warm_up)
 
-    def _hold(self, call: SiteCall) -> bool:
-        """Prepare a site at its first call; whether it may compute."""
+    def _multiply(self, call: SiteCall) -> Tensor:
+        for operand, values in (("input", call.x), ("weight", call.weight)):
+            if values.dtype != torch.float32:
+                raise TypeError(
+                    f"site {call.site}: {operand} must be float32, got {values.dtype}; load the model in float32"
+                )
+        scheme = self._schemes[call.site]
+        result, ran = multiply(call, scheme, self._held[call.site], self.fast_accum)
+        # Of several calls the one that departs from the policy is kept.
+        if self._realized.get(call.site, scheme) == scheme:
+            self._ran[call.site], self._realized[call.site] = ran, shown(scheme, ran, call)
+        return result.to(torch.float32)
+
+    def _ready(self, call: SiteCall) -> bool:
+        """Prepare a site at its first call; whether it may compute, and else what is in the way is noted."""
+        if call.site in self._held:
+            return True
         if not self._judge(site_of(call)):
             return False
         scheme = self._schemes[call.site]

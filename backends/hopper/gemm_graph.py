@@ -60,13 +60,14 @@ def median_time(run: Callable[[], object], device: torch.device, runs: int = 100
             run()
             seconds.append(time.perf_counter() - begin)
         return Timing(tuple(seconds), "wall clock")
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
-    for begin_event, end_event in events:
-        begin_event.record()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2 * runs)]  # type: ignore[no-untyped-call]
+    pairs = list(zip(marks[::2], marks[1::2], strict=True))
+    for first, last in pairs:
+        first.record()
         run()
-        end_event.record()
+        last.record()
     torch.cuda.synchronize(device)
-    return Timing(tuple(begin.elapsed_time(end) / 1e3 for begin, end in events), "cuda events")
+    return Timing(tuple(first.elapsed_time(last) / 1e3 for first, last in pairs), "cuda events")
 
 
 class CapturedStep:
@@ -82,7 +83,7 @@ class CapturedStep:
         """
         self._inputs = {name: values.to(device).clone() for name, values in inputs.items()}
         kept = [state.clone() for state in step.states()]
-        aside = torch.cuda.Stream(device)
+        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):

@@ -18,6 +18,7 @@ from torch import Tensor
 from voice.site_call import SiteCall
 
 SCALED = "torch._scaled_mm"
+FAST = ", fast accumulation"
 EXPLICIT = "float32 product of the same operands"
 """What the CPU computes in place of a kernel that it lacks, or that sums in 16 bits."""
 
@@ -84,7 +85,7 @@ def scaled_product(
         out_dtype=torch.bfloat16,
         use_fast_accum=fast_accum,
     )
-    return made, kernel + (", fast accumulation" if fast_accum else "")
+    return made, kernel + (FAST if fast_accum and x.device.type == "cuda" else "")
 
 
 def rowwise_by_cublas() -> bool:

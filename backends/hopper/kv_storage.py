@@ -38,7 +38,7 @@ class CacheFormat:
     @property
     def dtype(self) -> torch.dtype:
         """Torch's type of the stored tensor."""
-        return (FP8_TYPES | WIDE_TYPES)[self.format]  # type: ignore[operator]
+        return FP8_TYPES[self.format] if self.format in FP8_TYPES else WIDE_TYPES[self.format]
 
 
 def scale_of(amax: Tensor, fmt: str, headroom: float = 1.0) -> Tensor:

@@ -2,7 +2,9 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from backends.base import NOTHING_MEASURED, BuildError, Engine, Measured
 from backends.emulation.engine import EmulatedEngine, PolicyMismatchError
 from backends.hopper import gemm_operands, gemm_products
 from backends.hopper.gemm import GemmEngine
-from backends.hopper.gemm_graph import check_inputs, median_time
+from backends.hopper.gemm_graph import WARM_UP, CapturedStep, check_inputs, median_time
 from backends.hopper.gemm_operands import hold, multiply
 from backends.hopper.gemm_products import EXPLICIT, SCALED, fp32_sums, scaled_after, scaled_product, sums_in_fp32
 from backends.hopper.gemm_sites import site_of
@@ -25,6 +27,7 @@ from precision.policy import Policy, Scheme
 from tests.backends.hopper.mixed_decoder import FP8, WIDE, case, imagined_card, snr_db, why_no_card
 from tests.voice.tiny_decoder import TINY
 from voice.decoder import DecoderVoice
+from voice.intercept import intercept
 from voice.site_call import ConvOptions, SiteCall
 
 HOPPER = HopperArithmetic()
@@ -178,12 +181,11 @@ def test_the_whole_decoder_under_a_mixed_policy(small):
 def test_every_fp8_site_alone_is_within_a_rounding_of_the_emulation(small):
     policy, calls = small.mixed, []
     engine = GemmEngine(small.voice, policy, small.measured, device="cpu")
-    real = engine.compute
-    engine.compute = lambda call: calls.append(call) or real(call)
-    engine.render(small.clip)
+    with intercept(small.voice.module, lambda call: calls.append(call) or engine.compute(call)):
+        small.voice.render(small.clip)
     shares = []
     for call in calls:
-        want, got = emulated(call, policy[call.site], small.calibration), real(call)
+        want, got = emulated(call, policy[call.site], small.calibration), engine.compute(call)
         assert_within_a_rounding(got, want)
         shares.append(float((got == want).float().mean()))
     assert min(shares) > 0.99
@@ -226,6 +228,9 @@ def test_every_refused_site_is_named_when_sites_are_known_and_when_they_are_not(
     named = {line.split(":")[0].strip() for line in str(run.value).splitlines()[1:]}
     assert named >= expected
     assert not any(name.endswith(("query", "gate")) for name in named)
+    with intercept(tiny.voice.module, engine.compute), pytest.raises(BuildError, match="text_head") as alone:
+        tiny.voice.module.text_head(random(2, 32))
+    assert len(str(alone.value).splitlines()) == 2
 
 
 def test_sites_without_scheme_scale_or_trained_weights_are_named(tiny):
@@ -351,6 +356,56 @@ def test_times_are_of_the_clock_that_is_there():
     assert min(timing.seconds) * 1e6 <= timing.median_us <= max(timing.seconds) * 1e6
     with pytest.raises(ValueError, match="1 run or more"):
         median_time(lambda: None, torch.device("cpu"), runs=0)
+
+
+class Memory:
+    """A step that adds up what it is given."""
+
+    def __init__(self):
+        self.total = torch.full((2,), 5.0)
+        self.calls = 0
+
+    def __call__(self, *, x):
+        self.calls += 1
+        self.total.add_(x)
+        return (self.total * 2,)
+
+    def states(self):
+        return [self.total]
+
+
+class Replayed:
+    """A graph as CUDA has it: what was captured is computed again from the same memory into the same memory."""
+
+    captured = None
+
+    def replay(self):
+        step, inputs, outputs = self.captured
+        for held, new in zip(outputs, step(**inputs), strict=True):
+            held.copy_(new)
+
+
+def test_a_capture_leaves_states_as_they_were_and_replays_from_its_own_inputs(monkeypatch):
+    stream = MagicMock()
+    graphs = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda of: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(Replayed()) or graphs[-1])
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    step, example = Memory(), torch.ones(2)
+    captured = CapturedStep(step, {"x": example}, torch.device("cpu"))
+    assert step.calls == WARM_UP + 1
+    assert step.total.tolist() == [5.0, 5.0]
+    graphs[0].captured = (step, captured._inputs, captured._outputs)
+    given = torch.tensor([1.0, 2.0])
+    first = captured(x=given)
+    assert first[0].tolist() == [12.0, 14.0]
+    assert captured(x=given)[0] is first[0]
+    assert first[0].tolist() == [14.0, 18.0]
+    assert example.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="x is missing"):
+        captured(y=given)
 
 
 def test_inputs_that_do_not_fit_a_capture_are_all_named():
