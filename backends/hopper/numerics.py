@@ -47,7 +47,9 @@ def quantize_fp8(values: Tensor, scale: Tensor | float, fmt: str) -> Tensor:
 
     Args:
         values: float32 (float16 and bfloat16 are widened first), any shape.
-        scale: float32, above zero, broadcast against `values`; 1 rounds the values as they are.
+        scale: float32, above zero, broadcast against `values`; 1 rounds the values as they are. For values on a card
+            give a tensor on the card: by a number of the host, torch multiplies with its reciprocal there, which is
+            exact for powers of two alone.
         fmt: a key of `FP8_TYPES`.
 
     Returns:
@@ -79,7 +81,8 @@ def fp8_scale(amax: Tensor, fmt: str) -> Tensor:
         amax: float32, >= 0. NaN gives 1, so that it harms no element but itself.
         fmt: a key of `FP8_TYPES`.
     """
-    scale = amax / FORMATS[fmt].max_value
+    # By a tensor: of a number torch's CUDA kernel takes the reciprocal first, which costs the last bit.
+    scale = amax / torch.full_like(amax, FORMATS[fmt].max_value)
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
