@@ -3,7 +3,7 @@
 from typing import Any
 
 from hopper.machine import Part
-from hopper.products import Shape, by_way, time_products
+from hopper.products import Shape, by_way, counted, time_products
 
 ROWS = (1, 4, 16, 64, 256, 1024, 4096)
 QUICK_ROWS = (16, 1024)
@@ -19,9 +19,11 @@ def measure(part: Part) -> None:
     weights = WEIGHTS if part.on_card else CPU_WEIGHTS
     shapes = sorted((Shape(m, n, k) for m in rows for n, k in weights), key=lambda shape: shape.macs)
     found: dict[str, Any] = {"rows": [], "left_out": []}
+    missing: list[dict[str, Any]] = []
     for shape, (made, left_out) in zip(shapes, time_products(shapes, part), strict=True):
         found["rows"] += made
-        found["left_out"] += left_out
+        missing += left_out
+        found["left_out"] = counted(missing)
         times = ", ".join(f"{way} {us:.1f}" for ways in by_way(made).values() for way, us in ways.items())
         part.say(f"{shape.m} x {shape.k} x {shape.n}: {times or 'nothing ran'} us")
         part.write(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -53,7 +54,7 @@ def measure(part: Part) -> None:
     else:
         size = SIZE if part.on_card else SEEN
         for fast in (True, False):
-            _guarded(f"sums, fast accumulation {fast}", lambda fast=fast: _sums(fast, size, part, found), part, found)
+            _guarded(f"sums, fast accumulation {fast}", partial(_sums, fast, size, part, found), part, found)
         _guarded("scales", lambda: _scales(found["fitted"], size, part, found), part, found)
     part.write(found)
 

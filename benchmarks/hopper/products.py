@@ -77,7 +77,7 @@ def _time(shape: Shape, dtype: str, quantizes: str, part: Part) -> dict[str, Any
     kernel = quantizer(part.device)
     calls = [_call(shape, dtype, quantizes, kernel, part.device) for _ in range(sets)]
     found = timed(calls, part.device)
-    told: dict[str, Any] = {"us": found.us, "spread_us": found.spread_us, "cache": shape.cache}
+    told: dict[str, Any] = {"us": round(found.us, 3), "spread_us": round(found.spread_us, 3), "cache": shape.cache}
     return told if quantizes == "none" else told | {"quantized_by": kernel}
 
 
@@ -127,6 +127,17 @@ def scaled_mm(
         codes, columns, scale_a=scale, scale_b=weight_scale, out_dtype=out, use_fast_accum=fast
     )
     return made
+
+
+def counted(left_out: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was left out, by reason and way: how many, and the largest."""
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in left_out:
+        way = {name: row[name] for name in ("dtype", "quantizes", "why")}
+        held = groups.setdefault(tuple(way.values()), way | {"count": 0, "largest": [0, 0, 0]})
+        held["count"] += 1
+        held["largest"] = max(held["largest"], [row["m"], row["n"], row["k"]], key=math.prod)
+    return list(groups.values())
 
 
 def by_way(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int, int, str], dict[str, float]]:

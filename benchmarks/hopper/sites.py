@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from hopper.machine import Part
 from hopper.nvidia import nvidia_us
-from hopper.products import Shape, by_way, time_products
+from hopper.products import Shape, by_way, counted, time_products
 
 FILE = Path(__file__).with_name("sites.json")
 STREAMS = (1, 2, 4, 8, 16, 32, 64)
@@ -35,9 +35,11 @@ def measure(part: Part) -> None:
     found: dict[str, Any] = {"streams": streams, "rows": [], "left_out": [], "models": {}}
     # The smallest first: what a short time leaves out is the largest.
     ordered = sorted(shapes, key=lambda shape: shape.macs)
+    missing: list[dict[str, Any]] = []
     for done, (rows, left_out) in enumerate(time_products(ordered, part), 1):
         found["rows"] += rows
-        found["left_out"] += left_out
+        missing += left_out
+        found["left_out"] = counted(missing)
         if done % 25 == 0 or done == len(ordered):
             part.say(f"{done} of {len(ordered)} shapes of sites")
             part.write(found)
@@ -52,7 +54,7 @@ def measure(part: Part) -> None:
 
 def timeable(site: Mapping[str, Any]) -> bool:
     """Whether a site is one product with weights: products of activations, and groups, are not timed."""
-    return site["op"] != "matmul" and site["groups"] == 1
+    return bool(site["op"] != "matmul" and site["groups"] == 1)
 
 
 def shape_of(site: Mapping[str, Any], model: Mapping[str, Any], streams: int) -> Shape:
@@ -146,7 +148,7 @@ def _model(module: Any, run: Callable[[], object], seconds: float, chunk_seconds
 
     shapes: dict[tuple[Any, ...], dict[str, Any]] = {}
     for site in discover(module, run, seconds).sites:
-        told = {"op": site.op, "k": site.k, "n": site.n, "groups": site.groups}
+        told: dict[str, Any] = {"op": site.op, "k": site.k, "n": site.n, "groups": site.groups}
         told["rows_per_second"] = round(site.rows_per_second, 6)
         held = shapes.setdefault(tuple(told.values()), {"name": site.name, **told, "count": 0})
         held["count"] += 1

@@ -108,6 +108,6 @@ def _kernels(held: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterato
 def _left_out(held: Mapping[str, Any]) -> Iterator[str]:
     reasons: dict[str, int] = {}
     for row in held.get("left_out", ()):
-        reasons[row["why"]] = reasons.get(row["why"], 0) + 1
+        reasons[row["why"]] = reasons.get(row["why"], 0) + row.get("count", 1)
     for why, count in reasons.items():
         yield f"  {count} not measured: {why}"

@@ -38,7 +38,7 @@ def timed(calls: Sequence[Callable[[], object]], device: torch.device, runs: int
     with torch.cuda.graph(graph):
         for index in range(count):
             calls[index % len(calls)]()
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
+    events = [(_event(), _event()) for _ in range(runs)]
     graph.replay()
     for start, end in events:
         start.record()
@@ -50,12 +50,12 @@ def timed(calls: Sequence[Callable[[], object]], device: torch.device, runs: int
 
 def _warm_up(calls: Sequence[Callable[[], object]], device: torch.device) -> int:
     """Run beside the stream to be captured, as torch's notes on graphs have it; how many calls a graph should hold."""
-    side = torch.cuda.Stream(device)
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         for index in range(WARM_UPS):
             calls[index % len(calls)]()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = _event(), _event()
         start.record()
         for index in range(WARM_UPS):
             calls[index % len(calls)]()
@@ -63,9 +63,12 @@ def _warm_up(calls: Sequence[Callable[[], object]], device: torch.device) -> int
     torch.cuda.current_stream(device).wait_stream(side)
     torch.cuda.synchronize(device)
     # With the host's launches in it this is too long rather than too short; small calls get more of a graph.
-    once_us = max(1e3 * start.elapsed_time(end) / WARM_UPS / 3, 0.5)
-    wanted = max(len(calls), min(MOST_CALLS, round(GRAPH_US / once_us)))
-    return max(1, wanted)
+    once_us: float = max(1e3 * start.elapsed_time(end) / WARM_UPS / 3, 0.5)
+    return max(len(calls), min(MOST_CALLS, round(GRAPH_US / once_us)), 1)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _on_cpu(calls: Sequence[Callable[[], object]], runs: int) -> Timed:

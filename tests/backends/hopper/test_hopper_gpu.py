@@ -108,6 +108,21 @@ def test_the_fit_finds_the_rule_behind_a_gemm(part_of, monkeypatch):
     assert "no CUDA device" in found["quantization"]["not_measured"]
 
 
+def test_quantization_is_compared_in_every_way(part_of, monkeypatch):
+    quantization, _ = part_of("quantization")
+    told = []
+    # As on a card, but the card is the host: all bits must be the same.
+    made = quantization.compared(SimpleNamespace(on_card=True, device=CPU, say=told.append))
+    for fmt in ("fp8_e4m3", "fp8_e5m2"):
+        shares = {name: share for name, share in made[fmt].items() if isinstance(share, float)}
+        assert set(shares.values()) == {1.0}
+        assert len(shares) == 5
+        assert "triton" in made[fmt]["Triton"]["not_measured"]
+    assert "bits equal to the host's" in told[0]
+    a, b = torch.tensor([1.0, torch.nan, 0.0]), torch.tensor([1.0, -torch.nan, -0.0])
+    assert quantization.equal(a, b) == pytest.approx(2 / 3)
+
+
 def test_a_section_that_fails_leaves_the_others(part_of, monkeypatch):
     numerics, part = part_of("numerics")
     monkeypatch.setattr(numerics, "scaled_mm", lambda *_: (_ for _ in ()).throw(RuntimeError("no algorithm\nfound")))
