@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import operators  # type: ignore[import-not-found]  # the file beside this one, here and in an export
 from onnx import ModelProto, TensorProto, checker, numpy_helper, shape_inference
 
 Array = np.ndarray[Any, Any]
@@ -99,9 +100,9 @@ def read_json(path: Path) -> Any:
 def _foreign(model: ModelProto) -> list[str]:
     """What TensorRT has not, whatever the model is."""
     wrong = [
-        f"{node.name or node.op_type}: operator {node.domain}.{node.op_type} is not ONNX's own, and TensorRT has none"
+        f"{node.name or node.op_type}: {why}"
         for node in model.graph.node
-        if node.domain not in ("", "ai.onnx")
+        if (why := operators.unknown(node.op_type, node.domain))
     ]
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < LEAST_OPSET:

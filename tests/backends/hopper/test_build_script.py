@@ -91,6 +91,7 @@ def test_all_that_is_wrong_with_a_model_is_named(script, export, capsys):
             other.input[:] = [node.input[0] if name == reader.output[0] else name for name in other.input]
         model.graph.node.append(helper.make_node("Fused", ["x"], ["z"], name="own", domain="example"))
         model.opset_import.append(helper.make_opsetid("example", 1))
+        model.graph.node.append(helper.make_node("Det", ["x"], ["d"], name="determinant"))
         model.graph.initializer.append(TensorProto(name="e", data_type=TensorProto.FLOAT8E5M2, raw_data=b""))
 
     changed(export, spoil)
@@ -98,6 +99,7 @@ def test_all_that_is_wrong_with_a_model_is_named(script, export, capsys):
     said = capsys.readouterr().err
     assert "mid: 1 nodes of DequantizeLinear, and program.json says 2" in said
     assert "own: operator example.Fused is not ONNX's own" in said
+    assert "determinant: TensorRT's parser has no operator Det" in said
     assert "e: FP8 E5M2, which TensorRT has not" in said
 
 
