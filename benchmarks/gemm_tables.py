@@ -14,6 +14,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from backends.cost import CostModel
 from backends.devices import load_devices
 from backends.hopper import gemm_tables
 from backends.hopper.gemm_tables import CARDS, DTYPES, FILE, GemmTable, encoded
+from backends.hopper.support import refuses
+from precision.policy import Scheme
 from precision.site import Site
 from voice.decoder import DecoderVoice, SpeechDecoder
 from voice.decoder_config import SEVEN_B, SMALL
@@ -32,6 +35,7 @@ from voice.sites import discover
 
 DATA = Path(gemm_tables.__file__).with_name("data") / FILE
 ROW_TYPES = {"bf16": "bfloat16", "fp8": "fp8"}
+FP8 = Scheme("fp8", "fp8_e4m3", "fp8_e4m3")
 STREAMS = (1, 8, 32, 64)
 DRAWN = 4000
 NOISE = 0.1
@@ -58,7 +62,7 @@ def make(folder: Path) -> None:
     """Write the package's file from NVIDIA's rows; the same bytes every time."""
     import pyarrow.parquet
 
-    held: dict[str, np.ndarray] = {}
+    held: dict[str, np.ndarray[Any, Any]] = {}
     for name in CARDS:
         read = pyarrow.parquet.read_table(folder / f"gemm_{name}.parquet", columns=["gemm_dtype", *"mnk", "latency"])
         rows = {column: read[column].to_numpy() for column in read.column_names}
@@ -132,7 +136,7 @@ def _thinned(table: GemmTable, axes: str) -> GemmTable:
 def layers() -> None:
     """Which layers of our models FP8 speeds up."""
     print(
-        "\nlayers of one product of weights, by card and streams at once in chunks of 0.5 s: faster in FP8 as measured,"
+        "\nlayers that TensorRT takes in FP8, by card and streams at once in chunks of 0.5 s: faster in FP8 as measured,"
     )
     print(
         f"quantizing included / by more than {NOISE:.0%} if quantizing came at no cost, an estimate / within the table"
@@ -149,7 +153,7 @@ def layers() -> None:
 
 
 def _is_one(site: Site) -> bool:
-    return site.weight_elements > 0 and site.groups == 1
+    return site.weight_elements > 0 and site.groups == 1 and refuses(site, FP8, "tensorrt") is None
 
 
 def _counted(table: GemmTable, sites: Sequence[Site], streams: int) -> str:

@@ -24,7 +24,7 @@ def slow_fp8(
     if table is None or recipe.target.slow_fp8 == "allow":
         return {}
     model = CostModel.of(device, sites, streams=recipe.cost.streams)
-    refused = {}
+    refused: dict[tuple[str, str], str] = {}
     for site in sites:
         gemm = model.gemm_of(site)
         if not gemm.has_weights or gemm.count != 1:
