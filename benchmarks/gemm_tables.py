@@ -135,9 +135,7 @@ def _thinned(table: GemmTable, axes: str) -> GemmTable:
 
 def layers() -> None:
     """Which layers of our models FP8 speeds up."""
-    print(
-        "\nlayers that TensorRT takes in FP8, by card and streams at once in chunks of 0.5 s: faster in FP8 as measured,"
-    )
+    print("\nlayers that TensorRT takes in FP8, by card and streams in chunks of 0.5 s: faster in FP8 as measured,")
     print(
         f"quantizing included / by more than {NOISE:.0%} if quantizing came at no cost, an estimate / within the table"
     )
