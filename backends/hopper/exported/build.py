@@ -126,6 +126,8 @@ def _do(options: argparse.Namespace, folder: Path) -> int:
     if checking.has_fp8(manifest):
         card.check_fp8()
     print(f"{card.name}, TensorRT {trt.__version__}, digest {facts.digest(path)[:16]}", flush=True)
+    for line in checking.narrowed(facts.read(path)):
+        print(f"build.py: {line}", file=sys.stderr)
     marked = checking.scales(checking.read_json(folder / "scales.json")) if options.refit else {}
     data = builder.build(
         trt,

@@ -27,7 +27,7 @@ def check(path: Path, manifest: Mapping[str, Any], profile: Mapping[str, Any]) -
     """Check a model: by ONNX's checker and strict shape inference, and its Q/DQ and casts against program.json.
 
     Returns:
-        A line for each thing that was found right.
+        A line for each thing that was found right, and for what TensorRT would compute in another way.
 
     Raises:
         CheckFailedError: all that was found wrong.
@@ -60,7 +60,19 @@ def check(path: Path, manifest: Mapping[str, Any], profile: Mapping[str, Any]) -
     right.append(f"{len(sites)} sites have what program.json says: {told}")
     for name, (least, usual, most) in profile.items():
         right.append(f"input {name}: {list(least)} to {list(most)}, tuned for {list(usual)}")
-    return right
+    return right + narrowed(model)
+
+
+def narrowed(model: ModelProto) -> list[str]:
+    """A line where nodes compute in float64: TensorRT's parser makes that float32 (onnx-tensorrt, convertDtype)."""
+    inferred = shape_inference.infer_shapes(model).graph
+    wide = {value.name for value in inferred.value_info if value.type.tensor_type.elem_type == TensorProto.DOUBLE}
+    nodes = [node for node in model.graph.node if wide & set(node.output)]
+    if not nodes:
+        return []
+    sums = [node.name for node in nodes if node.op_type in ("CumSum", "ReduceSum")]
+    told = f", sums among them ({', '.join(sums)})" if sums else ""
+    return [f"note: {len(nodes)} nodes are of float64{told}; TensorRT computes them in float32"]
 
 
 def has_fp8(manifest: Mapping[str, Any]) -> bool:

@@ -103,6 +103,25 @@ def test_all_that_is_wrong_with_a_model_is_named(script, export, capsys):
     assert "e: FP8 E5M2, which TensorRT has not" in said
 
 
+def test_float64_is_told_for_tensorrt_has_none(script, export, card, capsys):
+    assert script.main(["--check"], export) == 0
+    assert "float64" not in capsys.readouterr().out
+
+    def widen(model):
+        wide = helper.make_node("Cast", ["x"], ["wide"], name="widen", to=TensorProto.DOUBLE)
+        axis = helper.make_tensor("axis", TensorProto.INT64, [], [2])
+        phase = helper.make_node("CumSum", ["wide", "axis"], ["phase"], name="phase")
+        model.graph.initializer.append(axis)
+        model.graph.node.extend([wide, phase])
+
+    changed(export, widen)
+    assert script.main(["--check"], export) == 0
+    told = "note: 2 nodes are of float64, sums among them (phase); TensorRT computes them in float32"
+    assert told in capsys.readouterr().out
+    assert script.main([], export) == 0
+    assert told in capsys.readouterr().err
+
+
 def test_a_model_whose_types_do_not_fit_or_that_is_none_is_told(script, export, capsys):
     def spoil(model):
         node = next(node for node in model.graph.node if node.name == "site/head/compute")
