@@ -1,6 +1,6 @@
 """Lowering: what a study or a recipe comes to on a target: its policy, and a clip; refusals come first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -83,6 +83,15 @@ class Chosen:
     def adapted(self) -> StoredAdaptations | None:
         """Trained weights of the study."""
         return None if self.folder is None else StoredAdaptations(self.folder)
+
+    def mac_shares(self, named: Mapping[str, str]) -> dict[str, float]:
+        """Share of the MACs of the named sites by what each is named, the largest first."""
+        sites = [site for site in self.setting.sites if site.name in named]
+        total = sum(site.macs_per_second for site in sites)
+        found: dict[str, float] = {}
+        for site in sites:
+            found[named[site.name]] = found.get(named[site.name], 0.0) + site.macs_per_second / total
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from precision_search.plan_table import plan_table
 from precision_search.programs import Made, make
 from precision_search.progress import Progress
 from precision_search.selection import asked_of, chunk_ms_of, require_ttnn
-from precision_search.written import mac_shares, manifest_facts
+from precision_search.written import manifest_facts
 
 
 def plan_study(parsed: argparse.Namespace, progress: Progress) -> Answer:
@@ -126,7 +126,7 @@ def _totals(made: Made, planned: Plan) -> dict[str, Any]:
         "device_operations": sum(len(step.device_ops) for step in steps),
         "typecasts": _count(steps, "typecast"),
         "host_round_trips": sum(trip.stops_the_card for trip in round_trips(made.program)),
-        "mac_share_by_fidelity": mac_shares(chosen, named),
+        "mac_share_by_fidelity": chosen.mac_shares(named),
         "l1_bytes_per_core": planned.l1_bytes_per_core,
         "l1_peak_bytes_per_core": fullest.l1_bytes_per_core,
         "l1_peak_at": fullest.index,

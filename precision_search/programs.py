@@ -1,12 +1,10 @@
 """Programs: what was chosen, lowered to a program for its card, and the runs of it that are its sample."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from backends.tenstorrent.lower import LoweringError, lower, stored_operands
 from backends.tenstorrent.lower.lowering import Host
@@ -16,49 +14,27 @@ from precision_search.commands import CommandError
 from precision_search.lowering import CardChoice, refuse_refused
 from precision_search.progress import Progress
 from precision_search.run import moments_of
-from voice.graph import GraphError, SiteGraph, export_graph, site_nodes
-from voice.streaming import StreamingError, Utterance, utterance
-
-Inputs = Mapping[str, Tensor]
-Run = Callable[[Inputs], Mapping[str, Tensor]]
-"""Inputs of one run, after those before it -> its parts."""
+from precision_search.sampled import Sampled
+from voice.graph import GraphError, export_graph, site_nodes
+from voice.streaming import StreamingError, utterance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class Made(Sampled):
     """A program, and what it was made of."""
 
     chosen: CardChoice
-    graph: SiteGraph
-    stream: Utterance | None
-    """The clip in runs of the program; None where it is one run."""
     program: Program
-
-    @property
-    def policy(self) -> Policy:
-        """The policy of the sites that the program has: all of them, or those of the part that is streamed."""
-        there = {site.site for site in site_nodes(self.graph)}
-        return Policy(tuple(entry for entry in self.chosen.policy.schemes if entry[0] in there))
-
-    @property
-    def runs(self) -> Sequence[Inputs]:
-        """Inputs of each run of the sample, one after another."""
-        return [self.graph.examples] if self.stream is None else self.stream.runs
 
     @property
     def sample(self) -> dict[str, NDArray[Any]]:
         """The sample's inputs, as `run.py` takes them: of chunks the whole utterance, of steps a first axis of runs."""
-        given = self.graph.examples if self.stream is None else self.stream.inputs
-        return {value.name: given[value.name].numpy() for value in self.program.inputs if value.name in given}
+        return {value.name: self.given[value.name].numpy() for value in self.program.inputs if value.name in self.given}
 
-    def parts_by(self, run: Run) -> dict[str, NDArray[Any]]:
-        """Parts of the sample by a way to compute runs, asked for one after another; of a stream as it joins them."""
-        made = [run(inputs) for inputs in self.runs]
-        if self.stream is None:
-            return {name: part.detach().numpy() for name, part in made[0].items()}
-        parts = self.graph.parts
-        whole = self.stream.join([[outputs[part].detach() for part in parts] for outputs in made])
-        return {part: values.numpy() for part, values in zip(parts, whole, strict=True)}
+    @property
+    def policy(self) -> Policy:
+        """The policy of the sites that the program has: all of them, or those of the part that is streamed."""
+        return self.part_of(self.chosen.policy)
 
 
 def make(chosen: CardChoice, *, host: bool, chunk_ms: float | None, progress: Progress) -> Made:
@@ -96,4 +72,4 @@ def make(chosen: CardChoice, *, host: bool, chunk_ms: float | None, progress: Pr
     except ValueError as error:
         raise CommandError(f"{chosen.policy_source}: {error}") from error
     progress.end()
-    return Made(chosen, graph, stream, program)
+    return Made(graph, stream, chosen, program)

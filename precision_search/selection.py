@@ -94,6 +94,17 @@ def require_ttnn() -> None:
     )
 
 
+def require(*packages: str, extra: str) -> None:
+    """Refuse an environment without packages of an extra, before anything is computed.
+
+    Raises:
+        CommandError: naming all that are missing, and what to install.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise CommandError(f"{' and '.join(missing)} not installed: pip install 'precision-search[{extra}]'")
+
+
 def asked_of(parsed: argparse.Namespace) -> Asked:
     """What was asked, as `choose` takes it."""
     return Asked(
@@ -104,4 +115,5 @@ def asked_of(parsed: argparse.Namespace) -> Asked:
         seconds=parsed.seconds,
         overrides=parsed.set,
         between=parsed.between,
+        route=getattr(parsed, "route", None),
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +113,7 @@ def _facts(made: Made, tolerances: dict[str, Tolerance], compared: int) -> Facts
         card_title=setting.device.title,
         policy=chosen.policy_source,
         policy_digest=policy.digest,
-        scheme_shares=mac_shares(chosen, {site: scheme.name for site, scheme in made.policy.schemes}),
+        scheme_shares=chosen.mac_shares({site: scheme.name for site, scheme in made.policy.schemes}),
         lofi_mac_share=part.lofi_macs,
         bfp8_weight_share=part.bfp8_weights,
         sites=len(policy),
@@ -126,16 +125,6 @@ def _facts(made: Made, tolerances: dict[str, Tolerance], compared: int) -> Facts
         program_sites=len(made.policy),
         stream=manifest_facts(made).get("stream"),
     )
-
-
-def mac_shares(chosen: CardChoice, named: Mapping[str, str]) -> dict[str, float]:
-    """Share of the MACs of the named sites by what each is named, the largest first."""
-    sites = [site for site in chosen.setting.sites if site.name in named]
-    total = sum(site.macs_per_second for site in sites)
-    found: dict[str, float] = {}
-    for site in sites:
-        found[named[site.name]] = found.get(named[site.name], 0.0) + site.macs_per_second / total
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _write_precision_cfg(chosen: CardChoice, folder: Path) -> dict[str, Any] | None:

@@ -197,6 +197,9 @@ def _assembled(model: ModelProto, nodes: Iterable[NodeProto], held: Mapping[str,
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
     graph.initializer.extend(tensor for name, tensor in held.items() if name in read)
+    # Sizes that torch knows in symbols are more than ONNX infers.
+    made = {name for node in graph.node for name in node.output}
+    graph.value_info.extend(value for value in model.graph.value_info if value.name in made)
     return onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
 
 
