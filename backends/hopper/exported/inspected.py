@@ -121,7 +121,7 @@ def _got(call: str, every: tuple[Layer, ...]) -> Got:
     prefix = f"{SITE}{call}/"
     naming = [layer for layer in every if prefix + COMPUTE in layer.nodes and layer.kind != "Reformat"]
     computing = [layer for layer in naming if layer.computing] or naming
-    own = {node for layer in computing for node in layer.nodes}
+    own = dict.fromkeys(node for layer in computing for node in layer.nodes)
     others = calls_of(node for node in own if node.endswith(f"/{COMPUTE}"))
     apart = {
         node.removeprefix(prefix): layer.name
