@@ -37,6 +37,7 @@ FEW_ROWS = 16
 SEEN = 32
 """Rows and columns of a result that are held against the models."""
 FITTED_LENGTH = 512
+CPU_FITTED_LENGTH = 48
 FINALISTS = 48
 MOST_STEPS = 512
 """Sums of more steps are not computed: fp32 one by one over a long k takes a second."""
@@ -114,7 +115,7 @@ def summary(reading: Reading) -> str:
 
 def _fitted(fast: bool, readings: Sequence[Reading], size: int, part: Part, found: dict[str, Any]) -> Fitted:
     """Rank the candidates, those first that the probes give, on several kinds of operands side by side."""
-    length = FITTED_LENGTH if part.on_card else CPU_LENGTHS[-1]
+    length = FITTED_LENGTH if part.on_card else CPU_FITTED_LENGTH
     kinds = ("normal", "codes", "one_large", "cancelling")
     a, b, seen = [], [], []
     for seed, kind in enumerate(kinds):

@@ -31,8 +31,11 @@ def timed(calls: Sequence[Callable[[], object]], device: torch.device, runs: int
     On a card they are captured as one graph, whose kernels start without the host: what is left between them is the
     card's own, a microsecond or so.
     """
-    if device.type != "cuda":
-        return _on_cpu(calls, runs)
+    return on_card(calls, device, runs) if device.type == "cuda" else _on_cpu(calls, runs)
+
+
+def on_card(calls: Sequence[Callable[[], object]], device: torch.device, runs: int) -> Timed:
+    """Replay a graph of the calls, between events."""
     count = _warm_up(calls, device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

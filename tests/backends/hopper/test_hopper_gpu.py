@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +91,7 @@ def test_the_fit_finds_the_rule_behind_a_gemm(part_of, monkeypatch):
 
     monkeypatch.setattr(numerics, "scaled_mm", card)
     monkeypatch.setattr(numerics, "CPU_LENGTHS", (48, 256))
+    monkeypatch.setattr(numerics, "CPU_FITTED_LENGTH", 256)
     monkeypatch.setattr(numerics, "SEEN", 12)
     monkeypatch.setattr(numerics, "MOST_STEPS", 64)  # no fp32 one by one over 256
     numerics.measure(part)
@@ -106,6 +108,51 @@ def test_the_fit_finds_the_rule_behind_a_gemm(part_of, monkeypatch):
         (scales, out) for scales in ("tensor", "row") for out in ("bfloat16", "float32")
     }
     assert "no CUDA device" in found["quantization"]["not_measured"]
+
+
+def test_the_fit_finds_how_torch_sums_on_this_cpu(part_of):
+    numerics, part = part_of("numerics")
+    found = {"fitted": []}
+    best = numerics._fitted(True, [], numerics.SEEN, part, found)
+    assert best.equal == found["fitted"][0]["equal"] > 0.5
+    assert best.model.fraction_bits >= 23, "a CPU sums in fp32"
+
+
+def test_a_card_is_timed_by_replays_of_a_graph(part_of, monkeypatch):
+    timing, _ = part_of("timing")
+    clock = iter(range(1000))
+    made = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at_ms = next(clock)
+
+        def elapsed_time(self, end):
+            return float(end.at_ms - self.at_ms)
+
+    class Graph:
+        replays = 0
+
+        def replay(self):
+            Graph.replays += 1
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {"Event": Event, "CUDAGraph": Graph, "Stream": lambda device: stream}
+    fakes |= {"current_stream": lambda device: stream, "synchronize": lambda device: None}
+    fakes |= {"graph": lambda graph: nullcontext(), "stream": lambda stream: nullcontext()}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    calls = [lambda place=place: made.append(place) for place in range(12)]
+    found = timing.on_card(calls, torch.device("cuda"), runs=5)
+    # A warm-up of 3 calls took 1 ms, so a graph of 1 ms would hold fewer than the 12 that must take turns.
+    assert found.calls == 12
+    assert made[6:] == list(range(12))
+    assert Graph.replays == 6, "the first does not count"
+    assert found.us == pytest.approx(1000 / 12)
+    assert found.spread_us == 0
 
 
 def test_quantization_is_compared_in_every_way(part_of, monkeypatch):
