@@ -70,6 +70,15 @@ def test_digest_follows_the_content_and_only_that(tmp_path: Path) -> None:
     assert len({digest, *others}) == 7
 
 
+def test_what_a_target_leaves_open_does_not_count_and_what_it_says_does() -> None:
+    digest = load_recipe(GOOD, KNOWN).digest
+    assert load_recipe(GOOD, KNOWN, ["target.route=null", "target.slow_fp8=refuse"]).digest == digest
+    said = [load_recipe(GOOD, KNOWN, [key]) for key in ("target.route=tensorrt", "target.route=gemm")]
+    said.append(load_recipe(GOOD, KNOWN, ["target.slow_fp8=allow"]))
+    assert len({digest, *(recipe.digest for recipe in said)}) == 4
+    assert [load_recipe(recipe.to_yaml(), KNOWN).target for recipe in said] == [recipe.target for recipe in said]
+
+
 def test_adaptation_is_off_by_default_and_one_line_away() -> None:
     plain = load_recipe(GOOD, KNOWN)
     assert plain.adapt is None
