@@ -60,8 +60,8 @@ class DynamicGraph(SiteGraph):
 
     def lengths_of(self, inputs: Mapping[str, Tensor]) -> dict[str, int]:
         """What each symbol is for some inputs, by name."""
-        roots = {symbol: axis for symbol, axes in self.symbols.items() for axis in axes if axis.size.is_symbol}
-        return {symbol: inputs[axis.input].shape[axis.axis] for symbol, axis in roots.items()}
+        roots = {name: next(axis for axis in axes if axis.size.is_symbol) for name, axes in self.symbols.items()}
+        return {name: inputs[axis.input].shape[axis.axis] for name, axis in roots.items()}
 
     def shape_of(self, name: str, lengths: Mapping[str, int]) -> tuple[int, ...]:
         """Shape of an input, noise among them, at some lengths.
@@ -105,8 +105,8 @@ class DynamicGraph(SiteGraph):
                 faults.append(f"{name} is {kind_of(given)} and must be {kind_of(own)}{kept}")
         if faults or any(name not in held for name in self.inputs):
             return faults
-        given = {name: tensor for name, (tensor, _) in held.items()}
-        return self._too_long(self.lengths_of(given), given)
+        tensors = {name: tensor for name, (tensor, _) in held.items()}
+        return self._too_long(self.lengths_of(tensors), tensors)
 
     def _too_long(self, lengths: Mapping[str, int], held: Mapping[str, Tensor]) -> list[str]:
         """What does not go together at some lengths, or is beyond what constants hold."""

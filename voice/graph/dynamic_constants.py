@@ -15,10 +15,10 @@ class Unified:
     """A constant of all graphs."""
 
     kind: Kind
-    """`same` in all graphs; `fill`, one number all over; `table`, of which a longer clip reads more; `noise`."""
+    """`same` in all graphs; `fill`, the same all along the axes that grow; `table`, of which a longer clip reads more;
+    `noise`."""
     value: Tensor
-    """What to keep: of a fill one number with as many axes, of a table the longest, of noise that of the first graph.
-    """
+    """What to keep: of a fill what is of length 1 in those axes, of a table the longest, of noise that of the first."""
 
 
 def unified(values: Sequence[Tensor], is_noise: bool) -> Unified | str:
@@ -41,11 +41,15 @@ def unified(values: Sequence[Tensor], is_noise: bool) -> Unified | str:
         # Also where the shorter is the beginning of the longer: torch draws so only in multiples of 16.
         return Unified("noise", first)
     if len(set(shapes)) == 1:
-        return "holds other numbers in each, at the same shape: the graphs must be of one voice"
+        return (
+            "holds other numbers in each, at the same shape: the graphs must be of one voice, and what depends on the"
+            " length in another way than its size must be computed of an input"
+        )
     longest = max(values, key=Tensor.numel)
-    number = longest.reshape(-1)[:1]
-    if all(_equal(value, number.expand(value.numel()).reshape(value.shape)) for value in values):
-        return Unified("fill", number.reshape([1] * longest.ndim).clone())
+    grows = [len(set(row)) > 1 for row in zip(*shapes, strict=True)]
+    begin = longest[tuple(slice(1) if grown else slice(None) for grown in grows)]
+    if all(_equal(value, begin.expand(value.shape)) for value in values):
+        return Unified("fill", begin.clone())
     if any(size > most for shape in shapes for size, most in zip(shape, longest.shape, strict=True)):
         return f"has shapes {shapes}, none of which holds all others: give a clip that is the longest in all lengths"
     if all(_equal(value, longest[tuple(map(slice, value.shape))]) for value in values):

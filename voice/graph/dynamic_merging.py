@@ -1,5 +1,6 @@
 """Merging: the graphs of several lengths, node by node, into one that computes its sizes."""
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,12 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from voice.graph.cleaning import is_site
+from voice.graph.dynamic_columns import ALIKE, Column, as_long, columns_of, read_by, shown, where
 from voice.graph.dynamic_constants import unified
 from voice.graph.dynamic_sizes import Axis, Bound, DynamicError, Lengths, Row, Size, listed
 from voice.graph.dynamic_spelling import without_sizes
 
 aten = torch.ops.aten
-Column = tuple[Node, ...]
-"""The same node of all graphs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +68,7 @@ class Merging:
         Raises:
             DynamicError: at the first difference that is no size, no float that follows from a length, no constant.
         """
-        columns = _columns(self._modules)
+        columns = columns_of(self._modules)
         for place, column in enumerate(columns):
             self._places |= dict.fromkeys(column, place)
         for column in columns:
@@ -93,7 +93,7 @@ class Merging:
     def _joined(self, values: Sequence[Any], column: Column) -> Any:
         """One argument for those of all graphs."""
         first = values[0]
-        if isinstance(first, list | tuple) and all(_as_long(value, first) for value in values):
+        if isinstance(first, list | tuple) and all(as_long(value, first) for value in values):
             parts = [self._joined(part, column) for part in zip(*values, strict=True)]
             return tuple(parts) if isinstance(first, tuple) else parts
         if isinstance(first, Node) and len({self._places.get(value) for value in values}) == 1:
@@ -104,18 +104,18 @@ class Merging:
         if kinds <= {int, float} and not is_site(column[0]):
             return self._number(values, column[0])
         raise DynamicError(
-            f"{_where(column[0])} has in one graph the argument {_shown(first)} and in another"
-            f" {_shown(next(value for value in values if repr(value) != repr(first)))}: {_ALIKE}"
+            f"{where(column[0])} has in one graph the argument {shown(first)} and in another"
+            f" {shown(next(value for value in values if repr(value) != repr(first)))}: {ALIKE}"
         )
 
     def _number(self, values: Sequence[Any], node: Node) -> Node:
         """What computes a number that differs."""
         if all(isinstance(value, int) for value in values):
-            return self._size(self._fit(tuple(values), _where(node)))
+            return self._size(self._fit(tuple(values), where(node)))
         ratio = self._lengths.fit_float([float(value) for value in values])
         if ratio is None:
             raise DynamicError(
-                f"{_where(node)} has the floats {listed(values)}, neither an affine function of any length nor 1 over"
+                f"{where(node)} has the floats {listed(values)}, neither an affine function of any length nor 1 over"
                 f" one ({self._lengths}): have the model compute them of a tensor"
             )
         length = self._symbol(ratio.symbol)
@@ -125,7 +125,7 @@ class Merging:
     def _constant(self, column: Column) -> None:
         node, target = column[0], str(column[0].target)
         values = tuple(attrgetter(str(each.target))(module) for each, module in zip(column, self._modules, strict=True))
-        what, found = f"constant {_read(node)}", unified(values, target.startswith("noise_"))
+        what, found = f"constant {read_by(node)}", unified(values, target.startswith("noise_"))
         if isinstance(found, str):
             raise DynamicError(f"{what} {found}")
         sizes: list[int | Node] = list(values[0].shape)
@@ -136,17 +136,33 @@ class Merging:
         if found.kind == "noise":
             self._draw(node, values, fits)
             return
-        self._constants[target] = found.value
-        made = self._graph.create_node("get_attr", target, name=node.name)
-        made.meta = {**node.meta, "val": node.meta["val"].new_empty(found.value.shape)}
+        made = self._hold(target, found.value, node)
         for axis, size in fits.items():
-            sizes[axis] = self._size(size)
+            sizes[axis] = length = self._size(size)
             if found.kind == "table":
-                self._bounds.append(Bound(size, found.value.shape[axis], _read(node)))
-                made = self._append(node, aten.slice.Tensor, (made, axis, 0, sizes[axis], 1))
+                self._bounds.append(Bound(size, found.value.shape[axis], read_by(node)))
+                made = self._cut(made, axis, length, node)
         if found.kind == "fill":
             made = self._append(node, aten.expand.default, (made, sizes))
         self._made[node] = made
+
+    def _hold(self, name: str, value: Tensor, like: Node) -> Node:
+        self._constants[name] = value
+        made = self._graph.get_attr(name)
+        made.meta = {**like.meta, "val": like.meta["val"].new_empty(value.shape, dtype=value.dtype)}
+        return made
+
+    def _cut(self, table: Node, axis: int, length: Node, like: Node) -> Node:
+        """The beginning of a table along an axis."""
+        whole = table.meta["val"].shape
+        if math.prod(whole[:axis]) == 1:
+            return self._append(like, aten.slice.Tensor, (table, axis, 0, length, 1))
+        # A slice would have strides that depend on whether it is the whole, a question that torch.export must not ask.
+        key = ("places", whole[axis], length)
+        if key not in self._computed:
+            places = self._hold(f"_places_{whole[axis]}", torch.arange(whole[axis]), like)
+            self._computed[key] = self._append(like, aten.slice.Tensor, (places, 0, 0, length, 1))
+        return self._append(like, aten.index_select.default, (table, axis, self._computed[key]))
 
     def _draw(self, node: Node, values: tuple[Tensor, ...], fits: dict[int, Size]) -> None:
         """Make noise an input, behind the others."""
@@ -203,41 +219,3 @@ class Merging:
                 "val": int(given[0].shape[other]) if function is aten.sym_size.int else function(*given),
             }
         return self._computed[key]
-
-
-_ALIKE = (
-    "graphs are merged where they differ in sizes alone. Take clips of one kind, of the same inputs, and none so short"
-    " that a part of them is empty, whole or of length 1"
-)
-
-
-def _columns(modules: Sequence[GraphModule]) -> list[Column]:
-    columns = list(zip(*(module.graph.nodes for module in modules), strict=False))
-    for column in columns:
-        node = column[0]
-        for other in column[1:]:
-            # Names of constants count them, and may differ.
-            same = node.op == other.op and (node.op == "get_attr" or node.target == other.target)
-            if not same or node.kwargs.keys() != other.kwargs.keys():
-                raise DynamicError(f"{_where(node)} is in another graph {_where(other)}: {_ALIKE}")
-    counts = [len(module.graph.nodes) for module in modules]
-    if len(set(counts)) > 1:
-        raise DynamicError(f"the graphs have {listed(counts)} nodes: {_ALIKE}")
-    return columns
-
-
-def _as_long(value: Any, first: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == len(first)
-
-
-def _where(node: Node) -> str:
-    return f"{node.target} at {node.meta['path'] or 'the module itself'}"
-
-
-def _read(node: Node) -> str:
-    (reader, *_) = node.users
-    return f"{node.target}, read by {_where(reader)},"
-
-
-def _shown(value: Any) -> str:
-    return f"the result of {_where(value)}" if isinstance(value, Node) else repr(value)
