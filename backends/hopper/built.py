@@ -18,7 +18,7 @@ from backends.hopper.support import Route, refuses
 from calibrate.calibration import Calibration, Operand, UncalibratedSiteError
 from precision.policy import Policy, Scheme
 from precision.site import Site
-from voice.graph import SiteGraph, site_nodes
+from voice.graph import SiteGraph, constant_of, site_nodes
 
 MODEL = "model.onnx"
 
@@ -107,12 +107,20 @@ def build(
         why = refuses(known[name], schemes[name], route, streaming=bool(graph.states))
         why = _uncalibrated(known[name], schemes[name], measured.calibration) if why is None else why
         faults += [] if why is None else [f"{name}: {why}"]
+    faults += [f"{site}: the weight has Inf or NaN; find where it comes from first" for site in _not_finite(graph)]
     if faults:
         raise BuildError(f"Hopper ({route}) cannot have the graph under this policy\n  " + "\n  ".join(sorted(faults)))
     try:
         return HopperBuilt(lower(graph, policy, measured, route))
     except LoweringError as error:
         raise BuildError(f"Hopper ({route}): {error}") from error
+
+
+def _not_finite(graph: SiteGraph) -> Iterator[str]:
+    """Names of sites whose weight has NaN or Inf."""
+    for name, site in {site.site: site for site in site_nodes(graph)}.items():
+        if site.weight.op == "get_attr" and not bool(torch.isfinite(constant_of(graph, site.weight)).all()):
+            yield name
 
 
 def _uncalibrated(site: Site, scheme: Scheme, calibration: Calibration | None) -> str | None:

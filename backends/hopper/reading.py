@@ -1,7 +1,7 @@
 """Reading: what an ONNX model shows of each site, whoever wrote it; nothing here knows of a policy."""
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto, NodeProto, TensorProto
 
@@ -28,7 +28,7 @@ class Read:
     fmt: str
     """What its numbers were last rounded to, or are stored in."""
     granularity: Granularity | None = None
-    """What one scale covers; None where there is no scale."""
+    """What one scale covers; None where there is no scale, or one channel, of which it says nothing."""
     scale: ScaleMode | None = None
     """Whether the scale is a constant of the graph; None where there is no scale."""
     constant: bool = False
@@ -66,6 +66,8 @@ def shown(model: ModelProto, sites: Container[str]) -> Iterator[Shown]:
             call = node.name.removeprefix(SITE).removesuffix("/compute")
             site = call if call in sites else call.rpartition("#")[0]
             left, right = (graph.read(name) for name in node.input[:2])
+            if right.granularity is not None and graph.channels(node) == 1:
+                right = replace(right, granularity=None)
             computed, stored = graph.types[node.output[0]], graph.stored(node.output[0], f"{SITE}{call}/")
             yield Shown(site, left, right, FORMATS[computed], FORMATS[stored])
 
@@ -94,6 +96,17 @@ class _Graph:
             if behind is not None and behind.op_type == "DequantizeLinear" and self._scaled(behind).constant:
                 return self._scaled(behind)
         return Read(FORMATS[self.types[name]], constant=source in self._constants)
+
+    def channels(self, node: NodeProto) -> int | None:
+        """Output channels of a product with a constant weight; None of others."""
+        name = node.input[1]
+        while name not in self._constants:
+            if name not in self._makers:
+                return None
+            name = self._makers[name].input[0]
+        groups = next((held.i for held in node.attribute if held.name == "group"), 1)
+        axis, each = {"Conv": (0, 1), "ConvTranspose": (1, groups)}.get(node.op_type, (-1, 1))
+        return int(self._constants[name].dims[axis]) * each
 
     def stored(self, name: str, island: str) -> int:
         """Type of a product's result where it leaves its island: of all that it passes through the narrowest."""

@@ -5,7 +5,8 @@ from onnx import TensorProto
 
 from backends.hopper.reading import Read, shown
 from precision.policy import Scheme
-from tests.backends.hopper.by_hand import NAME, calibration_of, calls, model_of
+from tests.backends.hopper.by_hand import NAME, calibration_of, call_of, calls, model_of, random
+from voice.site_call import ConvOptions
 
 LINEAR, PRODUCT, TRANSPOSED = (
     next(call for call in calls() if call.op == op) for op in ("linear", "matmul", "conv_transpose1d")
@@ -42,6 +43,13 @@ def test_a_weight_stored_narrower_than_it_is_multiplied():
     assert found.left == Read("fp16")
     assert found.right == Read("fp8_e4m3", "tensor", "static", constant=True)
     assert (found.computed, found.stored) == ("fp16", "fp16")
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_of_one_channel_a_scale_says_nothing(granularity):
+    call = call_of("conv1d", random(1, 8, 9), random(1, 8, 3), None, ConvOptions((1,), (1,), (1,)))
+    scheme = Scheme("stored", "fp8_e4m3", "bf16", weight_scale=granularity)
+    assert shown_of(call, scheme).right == Read("fp8_e4m3", None, "static", constant=True)
 
 
 def test_a_product_of_scaled_activations():
