@@ -5,23 +5,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backends.cost import CostModel
+from backends.hopper.emulated import ON_CARD, ON_CPU, Doubt, Emulated
 from backends.hopper.export import write_export
-from backends.hopper.gemm_tables import GemmTable
 from backends.hopper.lower import LoweringError
 from backends.hopper.manifest import Told
 from backends.hopper.modelopt import write_quant_cfg
 from backends.hopper.readme import Facts
 from backends.hopper.support import FP8
-from backends.hopper.tolerance import ON_CARD, ON_CPU, Bounds, CardTolerance, CpuTolerance, Doubt, Emulated
+from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
-from precision_search.lowering import HopperChoice, choose_hopper, refuse_refused
+from precision_search.lowering import choose_hopper, refuse_refused
 from precision_search.models import Model, make
 from precision_search.new_folder import check_free, new_folder
 from precision_search.progress import Progress
 from precision_search.results import policy_text
 from precision_search.selection import asked_of, chunk_ms_of, require
+from precision_search.slow_fp8 import slower_in_fp8
 
 PACKAGES = ("precision-search", "torch", "onnx", "onnxscript", "numpy")
 QUANT_CFG = "quant_cfg.json"
@@ -69,7 +69,9 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         }
     except ValueError as error:
         raise CommandError(f"clip {chosen.clip.name}: {error}") from error
-    slow = slower_in_fp8(chosen)
+    setting = chosen.setting
+    measured = slower_in_fp8(setting.recipe, setting.device, setting.sites)
+    slow = {site: why for site, why in measured.items() if chosen.policy[site].activation in FP8}
     progress.begin("writing the folder")
     try:
         write_export(
@@ -99,25 +101,6 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         "slower_in_fp8": slow,
         "tolerances": {part: found.to_dict() for part, found in bounds.items()},
     }
-
-
-def slower_in_fp8(chosen: HopperChoice) -> dict[str, str]:
-    """Site -> what NVIDIA measured, of sites that the policy has in FP8 and that were slower so than in bf16."""
-    setting = chosen.setting
-    table = GemmTable.of(setting.device.name)
-    if table is None:
-        return {}
-    model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
-    found = {}
-    for site in setting.sites:
-        gemm = model.gemm_of(site)
-        speedup = table.fp8_speedup(gemm.m, gemm.n, gemm.k) if gemm.has_weights and gemm.count == 1 else None
-        if speedup is not None and speedup < 1 and chosen.policy[site.name].activation in FP8:
-            found[site.name] = (
-                f"FP8 was measured at {speedup:.2f} of bf16's speed at m={gemm.m} n={gemm.n} k={gemm.k} on"
-                f" {table.title}, quantizing the activation included"
-            )
-    return found
 
 
 def _facts(made: Model) -> Facts:

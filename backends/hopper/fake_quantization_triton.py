@@ -5,8 +5,8 @@ interpreter (TRITON_INTERPRET=1) on a CPU. Import this module late: triton takes
 """
 
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from backends.hopper.numerics import FP8_TYPES

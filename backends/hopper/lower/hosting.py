@@ -37,9 +37,9 @@ def parted(model: ModelProto) -> tuple[ModelProto | None, ModelProto]:
     in_the_way = sorted({node.name.split("/")[1] for node in before if node.name.startswith(SITE_PREFIX)})
     ends = sorted(double.intersection(value.name for value in (*graph.input, *graph.output)))
     if in_the_way or ends:
+        of = f"it depends on sites {', '.join(in_the_way)}" if in_the_way else f"{', '.join(ends)} go in or out in it"
         raise LoweringError(
-            "TensorRT has no float64, and what the model computes in it cannot run on the host beforehand: it depends on"
-            f" {'sites ' + ', '.join(in_the_way) if in_the_way else 'or is ' + ', '.join(ends)}; compute it in float32"
+            f"TensorRT has no float64, and what is computed in it cannot run on the host beforehand: {of}; use float32"
         )
     theirs = [node for node in graph.node if not any(node is other for other in ours)]
     theirs = _needed(theirs, {value.name for value in graph.output})

@@ -10,12 +10,17 @@
 A compiler of strongly typed graphs (TensorRT) takes the product of two dequantized operands for one of FP8, whose sums
 are fp32. A product of activations has `quantize_left`, `quantize_right` and so on. A dynamic scale is computed by
 `magnitude`, `amax`, `scale` and what keeps it above zero. A second call of a site is named `site/<site>#2/<role>`.
+
+A conv1d in FP8 is one in two dimensions, the second one wide (`lift_input` before, `drop_output` behind): TensorRT has
+none in one. Its parser would put the missing axis between DequantizeLinear and Conv (onnx-tensorrt, unsqueezeTensor),
+and the two might not be taken for FP8 any more.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import NodeProto, TensorProto
@@ -98,34 +103,48 @@ class Island:
         stored = stored_format(scheme)
         last = "bias" if bias is not None and not call.geometry else "compute"
         ending = [] if typed == stored == "fp32" else ["cast_back"] if typed == stored else ["cast_output", "cast_back"]
+        ending += ["drop_output"] if self._lifted else []
         names = [*dict.fromkeys(("compute", last)), *ending]
         results = {role: self._name(role) for role in names} | {names[-1]: call.result}
         if call.geometry:
             operands += [bias] if bias is not None else []
             kind = "ConvTranspose" if call.op == "conv_transpose1d" else "Conv"
-            self._add("compute", kind, operands, results["compute"], **_geometry(call))
+            self._add("compute", kind, operands, results["compute"], **_geometry(call, self._lifted))
         else:
             self._add("compute", "MatMul", operands, results["compute"])
             if bias is not None:
                 self._add("bias", "Add", [results["compute"], bias], results["bias"])
         value = results[last]
         for role in ending:
+            if role == "drop_output":
+                self._add(role, "Squeeze", [value, self._width()], results[role])
+                continue
             to = TYPES[stored] if role == "cast_output" else TensorProto.FLOAT
             value = self._add(role, "Cast", [value], results[role], to=to)
+
+    @property
+    def _lifted(self) -> bool:
+        return self.call.op == "conv1d" and self.scheme.activation in FP8_TYPES
+
+    def _width(self) -> str:
+        """The axis behind time, of a plane that is one wide."""
+        self.constants["width_axis"] = onnx.numpy_helper.from_array(np.array([3]), "width_axis")
+        return "width_axis"
 
     def _scaled(self, x: str, side: Operand) -> str:
         """Quantize and dequantize an activation."""
         fmt = self.scheme.activation
-        ending = side if side != "input" else "input"
+        if self._lifted:
+            x = self._add("lift_input", "Unsqueeze", [x, self._width()])
         if self.scheme.activation_scale == "dynamic":
-            scale = self._dynamic(x, ending)
+            scale = self._dynamic(x, side)
         else:
-            scale = f"{self.call.site}.{ending}_scale"
+            scale = f"{self.call.site}.{side}_scale"
             self._hold(scale, activation_scale(self.call.site, side, self.scheme, self.calibration))
         zero = f"zero.{fmt}"
         self._hold(zero, torch.zeros((), dtype=FP8_TYPES[fmt]))
-        codes = self._add(f"quantize_{ending}", "QuantizeLinear", [x, scale, zero], saturate=1)
-        return self._add(f"dequantize_{ending}", "DequantizeLinear", [codes, scale, zero])
+        codes = self._add(f"quantize_{side}", "QuantizeLinear", [x, scale, zero], saturate=1)
+        return self._add(f"dequantize_{side}", "DequantizeLinear", [codes, scale, zero])
 
     def _dynamic(self, x: str, ending: str) -> str:
         """The scale of this tensor: its largest magnitude over the format's; 1 where all is zero."""
@@ -151,10 +170,12 @@ class Island:
             self._hold(name, _laid_out(round_wide(weight, scheme.weight), call.op), scheme.weight)
             return name
         codes, scale = site_weight(weight, call.op, call.groups, scheme)
-        self._hold(name, _laid_out(codes, call.op))
+        self._hold(name, _laid_out(codes[..., None] if self._lifted else codes, call.op))
         spread = scale.numel() > 1 and call.op == "conv_transpose1d" and call.groups > 1
         self._hold(f"{name}_scale", torch.ones(()) if spread else scale if scale.numel() > 1 else scale.reshape(()))
-        axis: dict[str, Any] = {} if spread or scale.numel() == 1 else {"axis": 0 if call.op in ("conv1d", "conv2d") else 1}
+        axis: dict[str, Any] = (
+            {} if spread or scale.numel() == 1 else {"axis": 0 if call.op in ("conv1d", "conv2d") else 1}
+        )
         operand = self._add("dequantize_weight", "DequantizeLinear", [name, f"{name}_scale"], **axis)
         if spread:  # no axis has one scale a channel: output channels lie in groups, along two of them
             self._hold(f"{name}_scales", spread_over_weight(scale, weight, call.op, call.groups).contiguous())
@@ -194,14 +215,14 @@ def _laid_out(weight: Tensor, op: Op) -> Tensor:
     return weight.T if op == "linear" else weight
 
 
-def _geometry(call: Call) -> dict[str, Any]:
+def _geometry(call: Call, lifted: bool) -> dict[str, Any]:
     """Attributes of Conv and ConvTranspose."""
-    held = call.geometry
+    held, one, none = call.geometry, [1] if lifted else [], [0] if lifted else []
     attributes: dict[str, Any] = {
-        "kernel_shape": list(held["kernel"]),
-        "strides": list(held["stride"]),
-        "pads": [*held["padding"], *held["padding"]],
-        "dilations": list(held["dilation"]),
+        "kernel_shape": [*held["kernel"], *one],
+        "strides": [*held["stride"], *one],
+        "pads": [*held["padding"], *none, *held["padding"], *none],
+        "dilations": [*held["dilation"], *one],
         "group": call.groups,
     }
     if call.op == "conv_transpose1d" and any(held.get("output_padding", ())):

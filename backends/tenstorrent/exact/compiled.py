@@ -36,6 +36,6 @@ class _SharedCache(FunctionCache):  # type: ignore[misc]
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call, to run without the GIL, and keep the result on disk."""
-    kernel = numba.njit(nogil=True)(function)
-    kernel._cache = _SharedCache(function)
+    kernel: Any = numba.njit(nogil=True)(function)
+    kernel._cache = _SharedCache(function)  # type: ignore[no-untyped-call]
     return kernel

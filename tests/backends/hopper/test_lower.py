@@ -133,7 +133,14 @@ def test_static_scales_are_calibrated_ones_and_dynamic_ones_computed(layers):
     scale = numpy_helper.to_array(held(uniform(layers, FP8))[f"{kinds['conv']}.input_scale"])
     assert scale == np.float32(3.0) / np.float32(448)
     dynamic = nodes_of(uniform(layers, DYNAMIC), kinds["conv"])
-    assert list(dynamic)[:5] == ["magnitude_input", "amax_input", "ratio_input", "above_input", "scale_input"]
+    assert list(dynamic)[:6] == [
+        "lift_input",
+        "magnitude_input",
+        "amax_input",
+        "ratio_input",
+        "above_input",
+        "scale_input",
+    ]
     assert dynamic["quantize_input"].input[1] == "site/" + kinds["conv"] + "/scale_input"
 
 
@@ -255,7 +262,7 @@ def test_float64_behind_a_site_is_refused():
     torch.manual_seed(0)
     module = Oscillator(after=False).eval().requires_grad_(False)
     graph = graph_of(module, {"f0_hz": torch.rand(1, 16) * 300}, parts=("out",))
-    with pytest.raises(LoweringError, match=r"depends on sites layer; compute it in float32"):
+    with pytest.raises(LoweringError, match=r"depends on sites layer; use float32"):
         parted(lower(graph, Policy.of({"layer": FP32})).model)
 
 
