@@ -61,6 +61,7 @@ EVERYWHERE: dict[str, Callable[..., Tensor]] = {
     "stretched": lambda m, x: x.repeat_interleave(3, dim=0)[: 3 * x.shape[0] - 1].unfold(0, 2, 1).sum(-1),
     "an integer": lambda m, x: x / x.shape[0] + x * (x.shape[0] + 1),
     "a float": lambda m, x: x * (1 / x.shape[0]) + x * (0.1 * x.shape[0] + 0.7) + x * (1 / (2 * x.shape[0] - 1)),
+    "a float of an integer": lambda m, x: x.long() * x.shape[0] + x.long() * float(x.shape[0]) + x.shape[0] * 2.0 * x,
     "positions": lambda m, x: m.linear(x) * torch.arange(x.shape[0])[:, None] + m.table[: x.shape[0]],
     "a causal mask": lambda m, x: torch.softmax(x @ x.T + torch.full((x.shape[0],) * 2, -1e9).triu(1), -1),
     "zeros": lambda m, x: torch.cat([torch.zeros(1, x.shape[0] * 2), x.new_full((1, x.shape[0] * 2), 0.5)]) + x.sum(),

@@ -118,8 +118,8 @@ class Merging:
                 f"{where(node)} has the floats {listed(values)}, neither an affine function of any length nor 1 over"
                 f" one ({self._lengths}): have the model compute them of a tensor"
             )
-        length = self._symbol(ratio.symbol)
-        value = self._compute(operator.add, self._compute(operator.mul, length, ratio.factor), ratio.constant)
+        value = self._compute(operator.mul, self._symbol(ratio.symbol), ratio.factor)
+        value = self._compute(operator.add, value, ratio.constant) if ratio.constant else value
         return self._compute(operator.truediv, 1.0, value) if ratio.is_reciprocal else value
 
     def _constant(self, column: Column) -> None:
@@ -206,11 +206,11 @@ class Merging:
         return self._compute(aten.sym_size.int, self._placeholders[axis.input], axis.axis)
 
     def _compute(self, function: Callable[..., Any], one: Any, other: Any) -> Node:
-        """Compute of a number what was not yet, unless nothing changes by it."""
-        if (function, other) in ((operator.add, 0), (operator.mul, 1), (operator.floordiv, 1)):
+        """Compute what was not yet, unless a whole number stays what it is."""
+        key = (function, one, other, type(other))
+        if key[::2] in ((operator.add, 0), (operator.mul, 1), (operator.floordiv, 1)) and type(other) is int:
             assert isinstance(one, Node)
             return one
-        key = (function, one, other)
         if key not in self._computed:
             self._computed[key] = made = self._graph.call_function(function, (one, other))
             given = torch.fx.map_arg((one, other), lambda node: node.meta["val"])
