@@ -2,20 +2,40 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
 from backends.base import Built
+from backends.hopper.lower import lowering
 from precision.policy import Policy
 from precision.site import Site
 from tests.conformance.layers import KINDS, all_pairs, kind_sites, layers_graph
-from tests.conformance.models import MODELS, Model
+from tests.conformance.models import MODELS, Model, measured
 from tests.conformance.targets import Target
 from voice.graph import SiteGraph
 
 Layered = tuple[SiteGraph, tuple[Site, ...], Policy]
 Asked = Callable[[Target], Mapping[str, tuple[Built, Policy]]]
+
+
+class Builds(dict[str, tuple[Built, Policy]]):
+    """Builds of a target by model, with their policies, each made when first asked for."""
+
+    def __init__(self, make: Callable[[str], tuple[Built, Policy]]) -> None:
+        self._make = make
+
+    def __missing__(self, name: str) -> tuple[Built, Policy]:
+        self[name] = self._make(name)
+        return self[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """A graph goes through torch's ONNX exporter once, whatever the number of policies: that takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowering, "site_model", cache(lowering.site_model))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -56,26 +76,31 @@ def asked_of(
     """
     folder = tmp_path_factory.mktemp("software")
     waiting: dict[Target, Future[object]] = {}
-    made: dict[Target, dict[str, tuple[Built, Policy]]] = {}
+    made: dict[Target, Builds] = {}
+
+    def build(target: Target, name: str) -> tuple[Built, Policy]:
+        if name == "layers":
+            graph, sites, policy = layered(target)
+        else:
+            graph, sites = model(name).graph, model(name).sites
+            policy = target.mixed(sites, streaming=model(name).streaming)
+        return target.builder.build(graph, policy, sites, measured(graph)), policy
 
     def begin(target: Target) -> None:
-        graph, sites, policy = layered(target)
-        made[target] = {"layers": (target.builder.build(graph, policy, sites), policy)}
-        for name in MODELS:
-            held = model(name)
-            policy = target.mixed(held.sites, held.streaming)
-            made[target][name] = (target.builder.build(held.graph, policy, held.sites), policy)
-        builts = [built for built, _ in made[target].values()]
-        waiting[target] = pool.submit(target.look, builts, folder)
+        made[target] = Builds(partial(build, target))
+        if target.look is not None:
+            builts = [made[target][name][0] for name in ("layers", *MODELS)]
+            waiting[target] = pool.submit(target.look, builts, folder)
 
     def asked(target: Target) -> Mapping[str, tuple[Built, Policy]]:
         missing = target.no_software()
         if missing is not None:
             pytest.skip(missing)
         for other in [target, *_targets_of(request.session)]:
-            if other not in waiting and other.no_build is None and other.no_software() is None:
+            if other not in made and other.no_software() is None:
                 begin(other)
-        waiting[target].result()
+        if target in waiting:
+            waiting[target].result()
         return made[target]
 
     with ThreadPoolExecutor() as pool:

@@ -1,14 +1,16 @@
 """Models: the three that are lowered whole, and the decoder's step, as graphs with their sites."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from backends.base import Arithmetic
+from backends.base import Arithmetic, Measured
 from backends.emulation.preparation import Preparation
+from calibrate.observing import observing
 from precision.policy import Policy
 from precision.site import Site
 from voice.decoder import DecoderVoice
@@ -18,6 +20,19 @@ from voice.graph import SiteGraph, export_graph, graph_of
 from voice.hifigan import V2, Generator, HifiganConfig, HifiganVoice
 from voice.model import Clip, Voice
 from voice.sites import discover
+
+TWICE_DB = 6.0
+"""How far below a format's own error the distance of two computations in it may lie.
+
+Own error: of the emulation, against fp32. The emulation rounds operands and results of sites; a built model rounds
+what it stores between them as well, to no less than what it stores sites' results in. As long as it is no worse than
+the emulation, both lie within that error of fp32, and so within twice of it of each other: 6 dB. Seen were at most 3.2.
+Sums in another order move values over the edge of a rounding here and there, which is as large an error, and every
+layer makes more of them, so that a deep model comes out with another sample of the format's error.
+"""
+FP32_DB = 100.0
+"""SNR of two computations of a model in fp32 by different libraries: 2**-24 (144 dB), times the root of the number of
+terms of a sum (33 dB for 2048), less 11 dB for all that is computed one after another. Seen were 112.8 and more."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +50,24 @@ class Model:
         return emulated(self.graph, policy, arithmetic)
 
 
+@cache
+def measured(graph: SiteGraph) -> Measured:
+    """Static scales, from one run of a graph on its own inputs."""
+    with observing(lambda handler: nullcontext()) as observer:
+        graph.run(handler=observer.handle)
+    return Measured(calibration=observer.calibration())
+
+
 def emulated(graph: SiteGraph, policy: Policy, arithmetic: Arithmetic) -> dict[str, Tensor]:
     """Parts of one run from state zero."""
-    handler = partial(Preparation(arithmetic).compute, schemes=dict(policy.schemes), calibration=None)
+    calibration = measured(graph).calibration
+    handler = partial(Preparation(arithmetic).compute, schemes=dict(policy.schemes), calibration=calibration)
     return dict(zip(graph.parts, graph.run(handler=handler), strict=False))
+
+
+def near_db(own_db: float) -> float:
+    """SNR, at least, of two computations of a model, one of which has this against fp32."""
+    return min(own_db - TWICE_DB, FP32_DB)
 
 
 def hifigan(config: HifiganConfig = V2) -> HifiganVoice:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backends.base import Arithmetic
-from backends.tenstorrent.tolerance import snr_db
+from backends.tolerance import snr_db
 from precision.policy import Scheme
 from tests.conformance.conftest import Layered
 from tests.conformance.layers import KINDS, inputs, layers_graph

@@ -10,7 +10,7 @@ from precision.policy import Policy, Scheme
 from precision.site import Site
 from tests.conformance.layers import KINDS, layers_graph
 from tests.conformance.models import Model
-from tests.conformance.targets import Target, builders, targets
+from tests.conformance.targets import Target, targets
 
 INSTEAD = re.compile(r"; (use|set|drop|leave|store|render) | or leave it out")
 
@@ -40,7 +40,15 @@ def test_every_kind_of_site_can_be_had(target: Target, kind: str, sites_by_kind:
     )
 
 
-@pytest.mark.parametrize("target", builders())
+@pytest.mark.parametrize("target", targets())
+def test_narrow_schemes_are_for_some_kinds_of_sites(target: Target, sites_by_kind: Mapping[str, Site]) -> None:
+    for scheme in target.narrow:
+        taken = {kind for kind, site in sites_by_kind.items() if target.backend.refuses(site, scheme) is None}
+        assert "linear" in taken
+        assert taken != set(KINDS)
+
+
+@pytest.mark.parametrize("target", targets())
 def test_what_is_refused_is_not_built(target: Target, each: Model) -> None:
     good = Policy.uniform([site.name for site in each.sites], target.everyday[0])
     for site in each.sites:
@@ -51,7 +59,7 @@ def test_what_is_refused_is_not_built(target: Target, each: Model) -> None:
             assert str(caught.value).count("copies.") == 1
 
 
-@pytest.mark.parametrize("target", builders())
+@pytest.mark.parametrize("target", targets())
 def test_all_that_is_refused_is_named_at_once(target: Target, each: Model) -> None:
     first, last = each.sites[0], each.sites[-1]
     policy = Policy.uniform([site.name for site in each.sites], target.everyday[0])
@@ -61,7 +69,7 @@ def test_all_that_is_refused_is_named_at_once(target: Target, each: Model) -> No
         target.builder.build(each.graph, policy, each.sites)
 
 
-@pytest.mark.parametrize("target", builders())
+@pytest.mark.parametrize("target", targets())
 def test_a_policy_of_other_sites_is_refused_by_name(target: Target, each: Model) -> None:
     names = [site.name for site in each.sites]
     lacking = Policy.uniform(names[1:], target.everyday[0])
