@@ -27,24 +27,27 @@ class Tolerance:
     max_abs: float
     """The largest difference of any value."""
     seen_snr_db: float
-    """Of the other computation against the expected one; infinite where both are the same."""
+    """Of the furthest computation against the expected one; infinite where all are the same."""
     seen_max_abs: float
 
     @classmethod
-    def between(cls, expected: ArrayLike, other: ArrayLike) -> Self:
-        """Bounds from two computations of one output.
+    def between(cls, expected: ArrayLike, *others: ArrayLike) -> Self:
+        """Bounds from computations of one output, of the others the one that lies furthest.
 
         Raises:
             ValueError: other shapes, or values that are not finite: such an output tells nothing.
         """
-        exact, apart = np.asarray(expected, np.float64), np.asarray(other, np.float64)
-        if exact.shape != apart.shape:
-            raise ValueError(f"both computations give one shape, got {exact.shape} and {apart.shape}")
-        if not (np.isfinite(exact).all() and np.isfinite(apart).all()):
-            raise ValueError(
-                "an output has Inf or NaN; take another clip, or find the site by `precision-search evaluate`"
-            )
-        seen, largest = snr_db(exact, apart), float(np.abs(exact - apart).max(initial=0.0))
+        exact = np.asarray(expected, np.float64)
+        seen, largest = math.inf, 0.0
+        for other in others:
+            apart = np.asarray(other, np.float64)
+            if exact.shape != apart.shape:
+                raise ValueError(f"both computations give one shape, got {exact.shape} and {apart.shape}")
+            if not (np.isfinite(exact).all() and np.isfinite(apart).all()):
+                raise ValueError(
+                    "an output has Inf or NaN; take another clip, or find the site by `precision-search evaluate`"
+                )
+            seen, largest = min(seen, snr_db(exact, apart)), max(largest, float(np.abs(exact - apart).max(initial=0.0)))
         step = float(np.abs(exact).max(initial=0.0)) * cls.LEAST_STEP
         return cls(
             snr_db=min(seen - 20 * math.log10(FACTOR), cls.LEAST_SNR_DB),

@@ -14,7 +14,7 @@ from backends.hopper.exported import FILES
 from backends.hopper.manifest import Told, calls_of, manifest, role_of
 from backends.hopper.readme import Facts, readme, requirements
 from backends.hopper.tolerance import Bounds
-from calibrate.calibration import Calibration, Operand, UncalibratedSiteError
+from calibrate.calibration import Calibration
 from precision.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -117,11 +117,9 @@ def scales_of(lowered: "Lowered", calibration: Calibration | None) -> dict[str, 
             activations.setdefault(site, {})[operand] = {"amax": amax, "format": schemes[site].activation}
     for site, calls in calls_of(lowered).items():
         for node in next(iter(calls.values())):
-            kind, _, operand = role_of(node).partition("_")
+            kind, _, side = role_of(node).partition("_")
             if kind == "quantize":
-                entry = activations.setdefault(site, {}).setdefault(
-                    operand, {"amax": _amax(calibration, site, operand)}
-                )
+                entry = activations.setdefault(site, {}).setdefault(side, {"amax": _amax(calibration, site, side)})
                 fmt, scale = schemes[site].activation, held.get(node.input[1])
                 entry |= {
                     "format": fmt,
@@ -143,11 +141,8 @@ def scales_of(lowered: "Lowered", calibration: Calibration | None) -> dict[str, 
 
 
 def _amax(calibration: Calibration | None, site: str, operand: str) -> float | None:
-    which: Operand = "left" if operand == "left" else "right" if operand == "right" else "input"
-    try:
-        return None if calibration is None else calibration.amax(site, which)
-    except UncalibratedSiteError:
-        return None
+    ranges = () if calibration is None else calibration.ranges
+    return next((amax for name, side, amax in ranges if (name, side) == (site, operand)), None)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

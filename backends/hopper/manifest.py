@@ -14,10 +14,9 @@ from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 
 if TYPE_CHECKING:
     from backends.hopper.lower import Lowered
+    from voice.graph.dynamic import DynamicGraph
 
 VERSION = 1
-NEXT = "_next"
-"""What stands behind a state's name in that of the output which it is from then on."""
 _COUNTED = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "Cast": "cast"}
 
 
@@ -34,6 +33,23 @@ class Limits:
         """Refuse limits that no size lies between."""
         if not 0 < self.least <= self.usual <= self.most:
             raise ValueError(f"limits of an axis are 0 < least <= usual <= most, got {self}")
+
+
+def limits_of(graph: "DynamicGraph", most: Mapping[str, int] | None = None) -> dict[str, Limits]:
+    """Limits of a dynamic graph's lengths: from the shortest that it was made of, tuned for its examples.
+
+    Args:
+        graph: it.
+        most: the largest that is asked for, by length; four times the example's where it is not said. Where a
+            constant of the graph ends before, that is the largest.
+    """
+    usual = graph.lengths_of(graph.examples)
+    asked = {name: (most or {}).get(name, 4 * size) for name, size in usual.items()}
+    held = {name: limit.largest for name, limit in graph.limits.items()}
+    return {
+        name: Limits(min(graph.shortest[name], size), size, max(min(asked[name], held.get(name, asked[name])), size))
+        for name, size in usual.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,9 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
     graph, model = lowered.graph, lowered.model
     states = tuple(graph.states)
     given = {value.name: value for value in model.graph.input}
-    made = {value.name: value for value in model.graph.output}
+    # By place: an output that has an input's name is called otherwise.
+    made = dict(zip(graph.parts, model.graph.output, strict=False))
+    updates = dict(zip(states, model.graph.output[len(graph.parts) :], strict=True))
     named = [axis for value in given.values() for axis in shape_of(value) if isinstance(axis, str)]
     axes = dict.fromkeys(name for axis in named for name in re.findall(r"[A-Za-z_]\w*", axis))  # of 2*frames + 1
     if missing := [axis for axis in axes if axis not in told.limits]:
@@ -87,7 +105,7 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
             for part in graph.parts
         },
         "derivations": {"card": CardTolerance.DERIVATION, "cpu": CpuTolerance.DERIVATION},
-        "states": {name: {**_described(given[name]), "update": f"{name}{NEXT}"} for name in states},
+        "states": {name: {**_described(given[name]), "update": updates[name].name} for name in states},
         "sites": sites,
     }
 

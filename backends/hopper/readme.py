@@ -185,7 +185,7 @@ def _sample(facts: Facts, bounds: Mapping[str, Bounds]) -> list[str]:
         " emulation of Hopper's arithmetic makes of it. `python run.py --check` holds a CPU's output against it, with"
         " `--runtime tensorrt` a card's.",
         "",
-        "| output | of a | SNR at least, dB | largest difference at most | SNR of the two computations, dB |",
+        "| output | of a | SNR at least, dB | largest difference at most | SNR of the furthest computation, dB |",
         "|---|---|---|---|---|",
         *rows,
         "",
@@ -221,7 +221,7 @@ def _files(manifest: Mapping[str, Any]) -> list[str]:
         "run.py, runtime.py, sessions.py": "what checks inputs, runs by a CPU or a card, times and compares",
         "arrays.py, listing.py, chunks.py": "files of numbers and sound; the table of sites; an utterance in chunks",
         "widening.py": "16-bit sites for a CPU",
-        "build.py, builder.py, checking.py, facts.py, gpu.py": "what checks a model and builds an engine of it",
+        "build.py, builder.py, checking.py, operators.py, facts.py, gpu.py": "what checks a model and builds an engine",
         "engine.py, measured.py, refitting.py": "what runs, times and refits one; only `engine.py` imports TensorRT",
         "inspected.py, departures.py": "what an engine made of each site, and where it departs from the policy",
         "requirements.txt, requirements-tensorrt.txt": "what a CPU needs, and what a card needs beside",

@@ -89,7 +89,7 @@ class Program:
             RuntimeFailure: the runtime fails.
         """
         made = self._session.run(checked(self._manifest, inputs))
-        return {part: made[part] for part in self._manifest["outputs"]}
+        return {part: made[spec["name"]] for part, spec in self._manifest["outputs"].items()}
 
     def utterance(self, inputs: Arrays) -> dict[str, Array]:
         """Outputs of an utterance from zero state, in as many runs as it takes; errors as those of `run`."""
@@ -156,9 +156,10 @@ def sizes_of(manifest: Mapping[str, Any], inputs: Arrays) -> dict[str, int]:
     """Sizes of the axes that have names, by the first input that has one."""
     sizes: dict[str, int] = {}
     for spec in manifest["inputs"]:
-        for axis, size in zip(spec["shape"], np.shape(inputs.get(spec["name"])), strict=False):
-            if axis in manifest["axes"]:
-                sizes.setdefault(axis, size)
+        if spec["name"] in inputs:
+            for axis, size in zip(spec["shape"], inputs[spec["name"]].shape, strict=False):
+                if axis in manifest["axes"]:
+                    sizes.setdefault(axis, size)
     return sizes
 
 
@@ -189,8 +190,9 @@ def drawn(manifest: Mapping[str, Any], inputs: Arrays, seed: int) -> dict[str, A
     for spec in manifest["inputs"]:
         if spec["name"] in inputs or "noise" not in spec:
             continue
-        shape = [extent(axis, sizes) for axis in spec["shape"]]
-        if None in shape:
+        extents = [extent(axis, sizes) for axis in spec["shape"]]
+        shape = [size for size in extents if size is not None]
+        if len(shape) < len(extents):
             raise UseError(f"{spec['name']} can't be drawn: no input says how long {_told(spec['shape'])} is; give it")
         draw = generator.standard_normal if spec["noise"] == "normal" else generator.random
         taken[spec["name"]] = draw(shape).astype(spec["dtype"])

@@ -3,6 +3,8 @@
 Packages are imported where they are needed, so that one runtime is enough.
 """
 
+import ctypes
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -46,11 +48,21 @@ def opened(runtime: str, folder: Path, manifest: Mapping[str, Any], engine: Path
         model = widened(onnx.load(folder / "model.onnx", load_external_data=False)).SerializeToString()
         return Stateful(manifest, _step(ort, model, options, ["CPUExecutionProvider"]))
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it, and fp32 means fp32
-    with redirect_stdout(sys.stderr):
-        ort.preload_dlls()  # of CUDA and cuDNN as pip installs them; it prints what it does not find
+    _preload(ort)
     providers = [("TensorrtExecutionProvider", _provider_options(folder, manifest)), "CUDAExecutionProvider"]
     step = _step(ort, str(folder / "model.onnx"), options, [*providers, "CPUExecutionProvider"])
     return Stateful(manifest, step)
+
+
+def _preload(ort: Any) -> None:
+    """Load the libraries of CUDA, cuDNN and TensorRT that pip brought, which the system does not look for."""
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()  # it prints what it does not find
+    found = importlib.util.find_spec("tensorrt_libs")
+    for folder in [] if found is None else found.submodule_search_locations or []:
+        for pattern in ("libnvinfer.so.*", "libnvinfer_plugin.so.*", "libnvonnxparser.so.*"):
+            for library in Path(folder).glob(pattern):
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 
 def _imported(module: str, package: str) -> Any:
@@ -62,16 +74,20 @@ def _imported(module: str, package: str) -> Any:
 
 def _step(ort: Any, model: str | bytes, options: Any, providers: list[Any]) -> Step:
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    needs = (
+        ""
+        if wanted.startswith("CPU")
+        else "; it needs a card, its driver, and the TensorRT that this onnxruntime was"
+        " built with (README.md); or take --runtime tensorrt, or cpu"
+    )
     try:
         # Without enable_fallback=0 a provider that fails is printed about, and then replaced by the CPU.
         session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its errors have no class of their own to name without it
-        raise RuntimeFailure(f"ONNX Runtime {ort.__version__} does not take the model by {wanted}: {error}") from error
+        said = " ".join(str(error).split())
+        raise RuntimeFailure(f"ONNX Runtime {ort.__version__}, {wanted}: {said}{needs}") from error
     if session.get_providers()[0] != wanted:
-        raise RuntimeFailure(
-            f"ONNX Runtime {ort.__version__} fell back from {wanted} to {session.get_providers()[0]}: it needs a card,"
-            " its driver, and the TensorRT that this onnxruntime was built with (README.md); or use --runtime tensorrt"
-        )
+        raise RuntimeFailure(f"ONNX Runtime {ort.__version__} fell back from {wanted} to another provider{needs}")
     names = [value.name for value in session.get_outputs()]
 
     def run(inputs: Arrays) -> Arrays:

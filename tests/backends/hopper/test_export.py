@@ -13,20 +13,12 @@ from onnx import TensorProto, numpy_helper
 
 from backends.hopper import export
 from backends.hopper.accumulation import HOPPER_FP8, matmul
+from backends.hopper.emulated import ON_CARD, ON_CPU, Emulated, cut_bound, terms_of
 from backends.hopper.export import scales_of, write_model, write_program
 from backends.hopper.exported import FILES
 from backends.hopper.manifest import Limits, Told, manifest
 from backends.hopper.numerics import fp8_scale
-from backends.hopper.tolerance import (
-    ON_CARD,
-    ON_CPU,
-    Bounds,
-    CardTolerance,
-    CpuTolerance,
-    Emulated,
-    cut_bound,
-    terms_of,
-)
+from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 from backends.tolerance import BF16_SNR_DB, snr_db
 from tests.backends.hopper.tiny_exports import POLICY, bounds_of, mixed, start, streaming, write_mixed, write_stream
 

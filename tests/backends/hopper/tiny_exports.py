@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from backends.base import Measured
+from backends.hopper.emulated import Emulated
 from backends.hopper.export import write_export
 from backends.hopper.lower import Lowered, lower
-from backends.hopper.manifest import Told
+from backends.hopper.manifest import Told, limits_of
 from backends.hopper.readme import Facts
-from backends.hopper.tolerance import ON_CARD, ON_CPU, Bounds, CardTolerance, CpuTolerance, Emulated
+from backends.hopper.tolerance import bounded
 from calibrate.calibration import Calibration
 from precision.policy import Policy, Scheme
 from voice.graph import SiteGraph, graph_of, site_nodes
+from voice.graph.dynamic import dynamic_graph
 
 FP8 = Scheme("w8a8", "fp8_e4m3", "fp8_e4m3")
 STORED = Scheme("w8a16", "fp8_e4m3", "bf16")
@@ -110,6 +112,17 @@ def streaming() -> tuple[Lowered, Measured]:
     return lower(graph, policy_of(graph, {"conv": FP8, "out": BF16}), measured), measured
 
 
+@cache
+def dynamic() -> tuple[Lowered, Measured]:
+    """The convolutions of `Stream` on whole utterances of any length."""
+    model = Stream()
+    whole = nn.Sequential(model.conv, nn.LeakyReLU(0.1), model.out)
+    graphs = [graph_of(whole, {"x": random(1, CHANNELS, frames)}, parts=("waveform",)) for frames in (9, 14, 23)]
+    graph = dynamic_graph(graphs)
+    measured = Measured(calibration=calibrated(graph))
+    return lower(graph, policy_of(graph, {"0": FP8, "2": BF16}), measured), measured
+
+
 def facts(lowered: Lowered, **changed: object) -> Facts:
     known: dict[str, object] = {
         "model": "tiny",
@@ -128,21 +141,26 @@ def facts(lowered: Lowered, **changed: object) -> Facts:
 
 def bounds_of(lowered: Lowered, measured: Measured, runs: list[dict[str, Tensor]], join) -> tuple:
     """What is expected of runs, and the bounds on it."""
-    made = []
-    for doubt in (None, ON_CPU, ON_CARD):
-        emulated = Emulated(lowered.graph, lowered.policy, measured, doubt)
-        made.append(join([emulated.run(run) for run in runs]))
-    expected, cpu, card = made
-    return expected, {
-        part: Bounds(CardTolerance.between(whole, card[part]), CpuTolerance.between(whole, cpu[part]))
-        for part, whole in expected.items()
-    }
+
+    def compute(doubt, seed):
+        emulated = Emulated(lowered.graph, lowered.policy, measured, doubt, seed)
+        return join([emulated.run(run) for run in runs])
+
+    return bounded(compute)
 
 
 def write_mixed(folder: Path, *, dynamic: bool = False, told: Told | None = None) -> Path:
     """The export of `mixed`, in a new folder."""
     lowered, measured = mixed(dynamic)
     given = dict(lowered.graph.examples)
+    expected, bounds = bounds_of(lowered, measured, [given], lambda runs: _numpy(runs[0]))
+    return _write(lowered, measured, folder, _numpy(given), expected, bounds, facts(lowered), told)
+
+
+def write_dynamic(folder: Path) -> Path:
+    """The export of `dynamic`, for 9 to 40 frames."""
+    lowered, measured = dynamic()
+    given, told = dict(lowered.graph.examples), Told(limits_of(lowered.graph, {"x_length": 40}))  # type: ignore[arg-type]
     expected, bounds = bounds_of(lowered, measured, [given], lambda runs: _numpy(runs[0]))
     return _write(lowered, measured, folder, _numpy(given), expected, bounds, facts(lowered), told)
 
