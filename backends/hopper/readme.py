@@ -1,5 +1,6 @@
 """Readme: what an exported folder says of itself, from what is known of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ class Facts:
     sample_rate_hz: int | None = None
     stream: Mapping[str, Any] | None = None
     """Of a model that runs chunk by chunk, as `voice.streaming.Utterance.facts` has it."""
+
+    seen_on_cpu: Mapping[str, float] | None = None
+    """SNR in dB, by part, of the sample as ONNX Runtime's CPU computed it when it was exported; None: it did not."""
 
     def manifest(self) -> dict[str, Any]:
         """What program.json has of it."""
@@ -204,11 +208,20 @@ def _shown(manifest: Mapping[str, Any], facts: Facts) -> list[str]:
         " and at no other; formats in `program.json` were read back from it.",
         "* Seen: the expected output, emulated on a CPU: scales, codes and roundings as torch and OCP define them,"
         " sums in fp32.",
+        *(
+            []
+            if facts.seen_on_cpu is None
+            else [f"* Seen: the sample by ONNX Runtime on a CPU, {_seen(facts.seen_on_cpu)}."]
+        ),
         "* Not seen: nothing of this folder has run on a card. How a tensor core adds is a model from published"
         " measurements; what TensorRT fuses, which sites it gives FP8 kernels, and every time, only a card shows:"
         " `build.py` says it there.",
         f"* Made with {', '.join(f'{name} {version}' for name, version in facts.versions.items())}.",
     ]
+
+
+def _seen(snrs_db: Mapping[str, float]) -> str:
+    return "; ".join(f"{part} {'equal' if math.isinf(snr) else f'{snr:.1f} dB'}" for part, snr in snrs_db.items())
 
 
 def _files(manifest: Mapping[str, Any]) -> list[str]:

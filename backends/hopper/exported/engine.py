@@ -34,8 +34,8 @@ def library() -> Any:
         import tensorrt
     except (ImportError, OSError) as error:  # the latter where a library of it lacks another
         raise NotInstalledError(
-            f"TensorRT can't be imported ({error}): pip install -r requirements.txt, which names the version; its"
-            " libraries come from NVIDIA's own package index"
+            f"TensorRT can't be imported ({error}): pip install -r requirements-tensorrt.txt, which names the version;"
+            " its libraries come from NVIDIA's own package index"
         ) from error
     return tensorrt
 

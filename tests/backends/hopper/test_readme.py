@@ -106,6 +106,12 @@ def test_what_is_in_it_is_said(text):
     assert mixed()[0].policy.digest in text
 
 
+def test_what_a_cpu_computed_is_said_where_it_did(text):
+    assert "by ONNX Runtime on a CPU" not in text.partition("## What was seen")[2]
+    seen = told(mixed()[0], seen_on_cpu={"waveform": 61.25, "score": float("inf")})
+    assert "* Seen: the sample by ONNX Runtime on a CPU, waveform 61.2 dB; score equal." in seen
+
+
 def test_notes_of_sites_are_said():
     note = "FP8 measured slower than bf16 at this shape"
     assert f"* `up`: {note}" in told(mixed()[0], told=Told(notes={"up": note}))

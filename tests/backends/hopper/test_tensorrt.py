@@ -88,7 +88,7 @@ def test_a_library_that_lacks_another_is_no_library(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.11: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(engine.NotInstalledError, match=r"libnvinfer\.so\.11.*requirements\.txt"):
+    with pytest.raises(engine.NotInstalledError, match=r"libnvinfer\.so\.11.*requirements-tensorrt\.txt"):
         engine.library()
 
 
