@@ -58,7 +58,7 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
 
     def emulated(doubt: Doubt | None, how: str) -> dict[str, Any]:
         progress.begin(f"computing the sample {how}, calls of sites", sites)
-        return made.parts_by(Emulated(made.graph, lowered.policy, made.measured, doubt, progress.step).run)
+        return made.parts_by(Emulated(made.graph, lowered.policy, made.measured, doubt, told=progress.step).run)
 
     expected = emulated(None, "as emulated")
     on_cpu, on_card = emulated(ON_CPU, "as a CPU may"), emulated(ON_CARD, "as a card may")

@@ -61,6 +61,7 @@ def site_model(graph: SiteGraph) -> ModelProto:
             raise LoweringError(_reason(error)) from error
     assert program is not None
     model = program.model_proto
+    _check_axes(model, {} if shapes is None else shapes())
     _strip(model)
     return model
 
@@ -115,6 +116,18 @@ class _SymbolicRun(Interpreter):
 def _example(graph: SiteGraph, name: str, value: Tensor) -> Tensor:
     given = graph.examples.get(name)
     return torch.zeros(tuple(value.shape), dtype=value.dtype) if given is None else given
+
+
+def _check_axes(model: ModelProto, shapes: Mapping[str, Mapping[int, Any] | None]) -> None:
+    """Refuse a model whose axes torch's exporter fixed, which it does without a word where it cannot keep them."""
+    fixed = [
+        f"{value.name}, axis {axis}"
+        for value in model.graph.input
+        for axis in shapes.get(value.name) or {}
+        if not value.type.tensor_type.shape.dim[axis].dim_param
+    ]
+    if fixed:
+        raise LoweringError(f"torch's ONNX exporter cannot keep these lengths open: {'; '.join(fixed)}")
 
 
 def _strip(model: ModelProto) -> None:

@@ -11,7 +11,7 @@ from numba.core.caching import FunctionCache
 LOCK = "precision_search.lock"
 
 
-class _SharedCache(FunctionCache):  # type: ignore[misc]
+class _SharedCache(FunctionCache):
     """Numba's cache, read and written by one process at a time.
 
     Numba writes an index and then numbered files, and two processes that compile a kernel for unlike arguments at the
@@ -21,12 +21,12 @@ class _SharedCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What is kept for the arguments' types; None where there is nothing."""
         with self._alone():
-            return super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled."""
         with self._alone():
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
     def _alone(self) -> FileLock:
         folder = Path(self.cache_path)
