@@ -56,6 +56,13 @@ def test_the_sample_is_checked_and_the_folder_stays_as_it_is(exported):
     assert files(exported) == before
 
 
+def test_neither_this_toolkit_nor_torch_is_needed(exported, tmp_path):
+    for name in ("backends", "voice", "calibrate", "precision", "precision_search", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is asked for')")
+    done = start(exported, "--check", path=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_outputs_are_written_as_asked(exported, tmp_path):
     done = start(exported, "--input", "sample/input.npz", "--output", str(tmp_path / "out.npz"), "--threads", "1")
     assert (done.returncode, done.stderr) == (0, "")

@@ -204,9 +204,12 @@ def _numpy(tensors):
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def start(folder: Path, *arguments: str, script: str = "run.py") -> "subprocess.CompletedProcess[str]":
-    """Run a script of an export, with this toolkit out of reach."""
+def start(
+    folder: Path, *arguments: str, script: str = "run.py", path: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script of an export, with this toolkit out of reach; modules in `path` come before those installed."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    environment |= {} if path is None else {"PYTHONPATH": str(path)}
     environment["OMP_NUM_THREADS"] = "1"
     return subprocess.run(
         [sys.executable, script, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
