@@ -83,7 +83,7 @@ class HopperBuilt:
             yield parts
 
     def _bytes(self) -> bytes:
-        return self.model.SerializeToString(deterministic=True)
+        return bytes(self.model.SerializeToString(deterministic=True))
 
 
 def build(

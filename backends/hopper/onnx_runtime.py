@@ -1,4 +1,8 @@
-"""OrtSession: an exported model run by ONNX Runtime; the only file of the toolkit that imports it."""
+"""OrtSession: an exported model run by ONNX Runtime; the only file of the toolkit that imports it.
+
+The wheel onnxruntime-gpu 1.31.1 is linked against TensorRT 10 (libnvinfer.so.10) and CUDA 13: TensorRT 11 asks for a
+build of one's own, or for `backends.hopper.tensorrt`, which needs no ONNX Runtime.
+"""
 
 import ctypes
 import importlib.util
@@ -49,7 +53,7 @@ class OrtSession:
         Args:
             model: inputs and outputs of types that numpy has. One of more than 2 GB: its file, with external data.
             provider: `cpu` computes 16-bit islands in float32 (see `exported.widening`); `cuda` and `tensorrt` take
-                the model as it is. TensorRT's network is strongly typed, for no precision flag is set.
+                the model as it is.
             cache: folder in which TensorRT keeps engines and timings; None keeps nothing. Read by tensorrt only.
             profiles: shapes of inputs with dynamic axes, which TensorRT needs. Read by tensorrt only.
             threads: of a CPU.
@@ -72,12 +76,7 @@ class OrtSession:
                 f"the model has {proto.ByteSize() / 1e9:.1f} GB and a message of protobuf at most 2; save it with"
                 " external data (onnx.save_model(..., save_as_external_data=True)) and give the path"
             )
-        options = self._ort.SessionOptions()
-        options.log_severity_level = ONLY_ERRORS
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.use_deterministic_compute = True
-        # Q/DQ stay what they are: operations that round, and no hint at integer kernels.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options = _session_options(self._ort, provider, threads)
         if folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         chosen = [(name, _options(name, cache, profiles or {})) for name in _PROVIDERS[provider]]
@@ -97,6 +96,13 @@ class OrtSession:
             raise RuntimeError(
                 f"ONNX Runtime fell back from {wanted} to {had[0]}: {_missing(self._ort, provider)}{preloaded}; use"
                 " provider cpu, or a machine that has it"
+            )
+        self.assigned = _assigned(self._session)
+        """Nodes of the model by the provider that runs them."""
+        if wanted not in self.assigned:
+            raise RuntimeError(
+                f"{wanted} took none of the model's nodes, {', '.join(self.assigned)} all of them; use provider cpu, or"
+                " build an engine of it by TensorRT itself, which says why"
             )
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
@@ -135,13 +141,39 @@ def _onnxruntime() -> ModuleType:
     return module
 
 
+def _session_options(ort: ModuleType, provider: Provider, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = ONLY_ERRORS
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if provider == "cpu":
+        # Q/DQ stay what they are: operations that round, and no hint at integer kernels. Weights are dequantized once.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    else:
+        # A compiler of its own is to see the model as it is, with its weights in FP8.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _assigned(session: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
+    return counts
+
+
 def _options(name: str, cache: Path | None, profiles: Mapping[str, Profile]) -> dict[str, str]:
-    """Options of a provider, by the names that ONNX Runtime 1.27 to 1.31 have."""
+    """Options of a provider, by the names that ONNX Runtime 1.27 to 1.31 have.
+
+    TensorRT gets no precision flag: with trt_fp16_enable or trt_int8_enable its network would not be strongly typed
+    (onnxruntime/core/providers/tensorrt/tensorrt_execution_provider.cc, where NV_TENSORRT_MAJOR > 8).
+    """
     if name == "CUDAExecutionProvider":
         return {"use_tf32": "0"}
     if name != "TensorrtExecutionProvider":
         return {}
-    options = {}
+    options: dict[str, str] = {}
     if cache is not None:
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
         options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache)}
@@ -175,7 +207,7 @@ def _missing(ort: ModuleType, provider: Provider) -> str:
     name = _PROVIDERS[provider][0]
     if name not in ort.get_available_providers():
         return f"this onnxruntime was built without {name}; install onnxruntime-gpu"
-    folder = Path(ort.__file__).parent / "capi"
+    folder = Path(str(ort.__file__)).parent / "capi"
     faults = []
     for library in dict.fromkeys((_LIBRARIES[provider], _LIBRARIES["cuda"])):
         try:

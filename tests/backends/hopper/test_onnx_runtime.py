@@ -36,6 +36,26 @@ def test_a_model_of_any_width_runs_on_the_cpu_whatever_the_length(kind):
         assert found["y"].tolist() == [[6.0, 6.0]] * rows
 
 
+def test_which_provider_runs_what_is_told(monkeypatch):
+    model = weighted(kind=TensorProto.BFLOAT16)
+    session = OrtSession(model)
+    assert session.assigned.keys() == {"CPUExecutionProvider"}
+    assert session.assigned["CPUExecutionProvider"] >= 4
+    monkeypatch.setattr(onnx_runtime, "_assigned", lambda session: {"CUDAExecutionProvider": 7})
+    with pytest.raises(RuntimeError, match="took none of the model's nodes, CUDAExecutionProvider all"):
+        OrtSession(model)
+
+
+def test_a_gpu_gets_the_model_as_it_is_and_a_cpu_rounds_by_q_and_dq():
+    import onnxruntime
+
+    cpu, gpu = (onnx_runtime._session_options(onnxruntime, provider, 2) for provider in ("cpu", "tensorrt"))
+    assert cpu.get_session_config_entry("session.disable_quant_qdq") == "1"
+    assert gpu.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert (cpu.intra_op_num_threads, gpu.inter_op_num_threads) == (2, 2)
+    assert cpu.use_deterministic_compute
+
+
 def test_nan_and_inf_go_through():
     x = np.array([[np.nan, 0, 0], [np.inf, 0, 0]], np.float32)
     assert np.array_equal(OrtSession(weighted()).run({"x": x})["y"], [[np.nan] * 2, [np.inf] * 2], equal_nan=True)
