@@ -5,14 +5,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backends.hopper.emulated import ON_CARD, ON_CPU, Doubt, Emulated
+from backends.hopper.emulated import ON_CPU, Doubt, Emulated
 from backends.hopper.export import write_export
 from backends.hopper.lower import LoweringError
 from backends.hopper.manifest import Told
 from backends.hopper.modelopt import write_quant_cfg
 from backends.hopper.readme import Facts
 from backends.hopper.support import FP8
-from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
+from backends.hopper.tolerance import DRAWS, bounded
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import choose_hopper, refuse_refused
@@ -56,17 +56,17 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
     chosen, lowered = made.chosen, made.lowered
     sites = sum(placed.calls for placed in lowered.placed.values()) * len(made.runs)
 
-    def emulated(doubt: Doubt | None, how: str) -> dict[str, Any]:
+    def emulated(doubt: Doubt | None, seed: int) -> dict[str, Any]:
+        how = (
+            "as emulated"
+            if doubt is None
+            else f"as a {'CPU' if doubt is ON_CPU else 'card'} may, {seed + 1} of {DRAWS}"
+        )
         progress.begin(f"computing the sample {how}, calls of sites", sites)
-        return made.parts_by(Emulated(made.graph, lowered.policy, made.measured, doubt, told=progress.step).run)
+        return made.parts_by(Emulated(made.graph, lowered.policy, made.measured, doubt, seed, told=progress.step).run)
 
-    expected = emulated(None, "as emulated")
-    on_cpu, on_card = emulated(ON_CPU, "as a CPU may"), emulated(ON_CARD, "as a card may")
     try:
-        bounds = {
-            part: Bounds(CardTolerance.between(values, on_card[part]), CpuTolerance.between(values, on_cpu[part]))
-            for part, values in expected.items()
-        }
+        expected, bounds = bounded(emulated)
     except ValueError as error:
         raise CommandError(f"clip {chosen.clip.name}: {error}") from error
     setting = chosen.setting

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from backends import tolerance
 from backends.hopper.emulated import ON_CARD, ON_CPU, Doubt
@@ -66,11 +66,12 @@ class Bounds:
         }
 
 
-Compute = Callable[[Doubt | None, int], Mapping[str, ArrayLike]]
+Parts = Mapping[str, NDArray[Any]]
+Compute = Callable[[Doubt | None, int], Parts]
 """What moves results of the sample, and the seed of it -> the sample's outputs by part."""
 
 
-def bounded(compute: Compute) -> tuple[Mapping[str, ArrayLike], dict[str, Bounds]]:
+def bounded(compute: Compute) -> tuple[Parts, dict[str, Bounds]]:
     """What is expected of a sample, and the bounds on it.
 
     Args:
