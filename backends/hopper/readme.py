@@ -1,6 +1,7 @@
 """Readme: what an exported folder says of itself, from what is known of it."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,16 +72,15 @@ def requirements() -> dict[str, str]:
 
 def _head(manifest: Mapping[str, Any], facts: Facts) -> list[str]:
     sites, states = manifest["sites"], manifest["states"]
-    reads = [held["activation"] for held in sites.values()]
-    fp8 = sum(name.startswith("fp8") for name in reads)
+    counts = Counter(held["activation"] for held in sites.values()).most_common()
+    reads = ", ".join(f"{count} {'read ' * (index == 0)}{name}" for index, (name, count) in enumerate(counts))
     inputs = ", ".join(_value(spec) for spec in manifest["inputs"])
     part = "" if len(sites) == facts.sites else _part(len(sites), facts.sites)
     lines = [
         f"# {facts.model} on NVIDIA Hopper, " + ("through TensorRT" if _tensorrt(manifest) else "by plain GEMMs"),
         "",
         f"One strongly typed ONNX model (opset {manifest['onnx']['opset']}) of the policy `{facts.policy_digest}`: of"
-        f" {len(sites)} sites {fp8} read FP8, {reads.count('bf16')} bf16, {reads.count('fp16')} fp16 and"
-        f" {reads.count('fp32')} fp32. Precision is in the graph and nowhere else: Q/DQ pairs around FP8 products,"
+        f" {len(sites)} sites {reads}. Precision is in the graph and nowhere else: Q/DQ pairs around FP8 products,"
         f" Casts around 16-bit ones, float32 in between.{part}",
         "",
         f"* inputs: {inputs}",

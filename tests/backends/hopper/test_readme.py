@@ -96,7 +96,7 @@ def test_an_axis_that_varies_has_its_limits_in_the_commands():
 
 
 def test_what_is_in_it_is_said(text):
-    assert "of 7 sites 3 read FP8, 2 bf16, 1 fp16 and 1 fp32" in text
+    assert "of 7 sites 3 read fp8_e4m3, 2 bf16, 1 fp16, 1 fp32. Precision" in text
     assert "`rows` [1, 12, 32] float32" in text
     assert "It has 7 of the model's 9 sites" in text
     assert "| w8a8 | 75.0% |" in text
