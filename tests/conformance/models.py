@@ -83,10 +83,10 @@ def noise(voice: HifiganVoice, frames: int) -> Clip:
     return Clip("noise", (mel,), frames * voice.config.mel.hop / voice.sample_rate_hz)
 
 
-def speech(voice: DecoderVoice, rows: int) -> Clip:
-    """A prompt of text, and rows that the model itself wrote behind it."""
+def decoder_clip(voice: DecoderVoice) -> Clip:
+    """A prompt of text, and nine rows that the model itself wrote behind it."""
     prompt, written = voice.clips(1)[0].inputs
-    return Clip("prompt", (prompt, written[:, :rows]), rows / 12.5)
+    return Clip("prompt", (prompt, written[:, :9]), 9 / 12.5)
 
 
 def _whole(voice: Voice, clip: Clip) -> Model:
@@ -105,7 +105,7 @@ def _hifigan() -> Model:
 
 def _decoder() -> Model:
     voice = DecoderVoice.seeded()
-    return _whole(voice, speech(voice, 9))
+    return _whole(voice, decoder_clip(voice))
 
 
 def decoder_step() -> Model:
