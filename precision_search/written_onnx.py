@@ -12,7 +12,7 @@ from backends.hopper.manifest import Told
 from backends.hopper.modelopt import write_quant_cfg
 from backends.hopper.readme import Facts
 from backends.hopper.support import FP8
-from backends.hopper.tolerance import DRAWS, bounded
+from backends.hopper.tolerance import bounded
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import choose_hopper, refuse_refused
@@ -56,17 +56,14 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
     chosen, lowered = made.chosen, made.lowered
     sites = sum(placed.calls for placed in lowered.placed.values()) * len(made.runs)
 
-    def emulated(doubt: Doubt | None, seed: int) -> dict[str, Any]:
-        how = (
-            "as emulated"
-            if doubt is None
-            else f"as a {'CPU' if doubt is ON_CPU else 'card'} may, {seed + 1} of {DRAWS}"
-        )
+    def compute(doubt: Doubt | None, seed: int) -> dict[str, Any]:
+        how = "as emulated" if doubt is None else f"as a {'CPU' if doubt == ON_CPU else 'card'} may, {seed + 1}"
         progress.begin(f"computing the sample {how}, calls of sites", sites)
-        return made.parts_by(Emulated(made.graph, lowered.policy, made.measured, doubt, seed, told=progress.step).run)
+        emulated = Emulated(made.graph, lowered.policy, made.measured, doubt, seed, progress.step)
+        return made.parts_by(emulated.run)
 
     try:
-        expected, bounds = bounded(emulated)
+        expected, bounds = bounded(compute)
     except ValueError as error:
         raise CommandError(f"clip {chosen.clip.name}: {error}") from error
     setting = chosen.setting

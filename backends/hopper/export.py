@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from backends.hopper.lower import Lowered
 
 MODEL, MANIFEST, SCALES, SAMPLE = "model.onnx", "program.json", "scales.json", "sample"
+HOST, DEVICE = "host.onnx", "device.onnx"
+"""Of a model that TensorRT cannot have whole: what runs before it on the CPU, and what it builds."""
 EXTERNAL_BYTES = 1_900_000_000
 """From which on weights lie in a file of their own: a message of protobuf holds 2 GB."""
 Arrays = Mapping[str, NDArray[Any]]
@@ -39,10 +41,16 @@ def write_program(
 
     Raises:
         ValueError: as `manifest` has it.
+        LoweringError: TensorRT is to run it, and part of it can run nowhere; see `hosting.parted`.
         OSError: as writing files has it.
     """
     data = manifest(lowered, told)
     write_model(lowered.model, folder)
+    if data["host"] is not None:
+        host, device = lowered.parted()
+        assert host is not None
+        write_model(host, folder, HOST)
+        write_model(device, folder, DEVICE)
     _write_json(folder / MANIFEST, data)
     _write_json(folder / SCALES, scales_of(lowered, calibration))
     for name, file in FILES.items():
@@ -91,14 +99,14 @@ def write_export(
     (folder / "policy.yaml").write_text(policy_text, encoding="utf-8")
 
 
-def write_model(model: ModelProto, folder: Path) -> None:
-    """Write model.onnx; beyond `EXTERNAL_BYTES` its weights go into model.onnx.data beside it."""
+def write_model(model: ModelProto, folder: Path, name: str = MODEL) -> None:
+    """Write a model; beyond `EXTERNAL_BYTES` its weights go into a file beside it, with .data behind its name."""
     if model.ByteSize() <= EXTERNAL_BYTES:
-        (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+        (folder / name).write_bytes(model.SerializeToString(deterministic=True))
         return
     copy = ModelProto()
     copy.CopyFrom(model)  # saving takes the weights out of what is saved
-    onnx.save_model(copy, folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data", size_threshold=1024)
+    onnx.save_model(copy, folder / name, save_as_external_data=True, location=f"{name}.data", size_threshold=1024)
 
 
 def scales_of(lowered: "Lowered", calibration: Calibration | None) -> dict[str, Any]:

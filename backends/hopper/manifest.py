@@ -105,8 +105,21 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
             for part in graph.parts
         },
         "derivations": {"card": CardTolerance.DERIVATION, "cpu": CpuTolerance.DERIVATION},
+        "host": _host(lowered),
         "states": {name: {**_described(given[name]), "update": updates[name].name} for name in states},
         "sites": sites,
+    }
+
+
+def _host(lowered: "Lowered") -> dict[str, Any] | None:
+    """What runs on the host before an engine, and what it hands over; None where there is nothing of the kind."""
+    host = lowered.parted()[0] if lowered.route == "tensorrt" else None
+    if host is None:
+        return None
+    return {
+        "nodes": len(host.graph.node),
+        "takes": [value.name for value in host.graph.input],
+        "gives": [_described(value) for value in host.graph.output],
     }
 
 

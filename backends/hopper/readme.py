@@ -227,6 +227,11 @@ def _seen(snrs_db: Mapping[str, float]) -> str:
 def _files(manifest: Mapping[str, Any]) -> list[str]:
     named = {
         "model.onnx": "the model; beyond 1.9 GB with its weights in `model.onnx.data`",
+        **(
+            {}
+            if manifest["host"] is None
+            else {"host.onnx, device.onnx": "the same in two, what is in float64 apart: TensorRT has none"}
+        ),
         "program.json": "inputs, axes, outputs with tolerances, states, and of every site what the graph holds it to",
         "policy.yaml": "the policy",
         "scales.json": "what was calibrated, and the scales made of it",

@@ -14,12 +14,13 @@ def card_sections(manifest: Mapping[str, Any]) -> list[list[str]]:
     """Lines of each section, of a program.json."""
     if manifest["route"] != "tensorrt":
         return [_gemm(manifest)]
-    return [_engine(), _trtexec(manifest), _provider(), _refit()]
+    return [_engine(manifest), _trtexec(manifest), _provider(), _refit()]
 
 
 def profiles_of(manifest: Mapping[str, Any]) -> dict[str, Profile]:
     """Smallest, usual and largest shape of each input of which an axis varies."""
-    return profile({spec["name"]: spec["shape"] for spec in manifest["inputs"]}, manifest["axes"])
+    held = manifest["inputs"] if manifest["host"] is None else [*manifest["inputs"], *manifest["host"]["gives"]]
+    return profile({spec["name"]: spec["shape"] for spec in held}, manifest["axes"])
 
 
 def _usual(manifest: Mapping[str, Any]) -> list[str]:
@@ -29,7 +30,18 @@ def _usual(manifest: Mapping[str, Any]) -> list[str]:
     return [f"--shapes={text}"] if text else []
 
 
-def _engine() -> list[str]:
+def _engine(manifest: Mapping[str, Any]) -> list[str]:
+    host = manifest["host"]
+    parted = (
+        []
+        if host is None
+        else [
+            "",
+            f"TensorRT has no float64, in which the model adds up phases. So {host['nodes']} nodes that need"
+            f" {', '.join(host['takes'])} alone are in `host.onnx`, and the rest in `device.onnx`, of which the engine"
+            " is built; `run.py` runs the one on the CPU before the other, every time.",
+        ]
+    )
     return [
         "## Building and running an engine",
         "",
@@ -46,12 +58,18 @@ def _engine() -> list[str]:
         "",
         "A build ends with a row for each site: what the engine runs it in, by the account of TensorRT's own inspector,"
         " what `program.json` wants, and why they differ where they do. `build.py --help` says what else there is.",
+        *parted,
     ]
 
 
 def _trtexec(manifest: Mapping[str, Any]) -> list[str]:
     build = [
-        *trtexec("model.onnx", "engine.plan", Settings(), profiles_of(manifest))[1:],
+        *trtexec(
+            "model.onnx" if manifest["host"] is None else "device.onnx",
+            "engine.plan",
+            Settings(),
+            profiles_of(manifest),
+        )[1:],
         "--stronglyTyped",
         "--timingCacheFile=timing.cache",
         "--exportLayerInfo=layers.json",

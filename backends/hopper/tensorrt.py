@@ -15,6 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
@@ -25,6 +26,7 @@ from backends.hopper.exported.builder import Progress, Settings
 from backends.hopper.exported.departures import Mismatch
 from backends.hopper.manifest import Limits, sites_of
 from backends.hopper.numerics import activation_scale
+from backends.hopper.onnx_runtime import OrtSession
 from backends.hopper.realized import realized_mismatches, realized_report, realized_schemes
 from calibrate.calibration import Calibration, Operand
 from precision.policy import Scheme
@@ -62,6 +64,8 @@ class TensorRtEngine:
             TensorRtError: there is no TensorRT or card, or the engine is another TensorRT's or another card's.
         """
         self.lowered, self.settings = lowered, settings
+        host = lowered.parted()[0]
+        self._host = None if host is None else OrtSession(host)
         states = {name: lowered.outputs[name] for name in lowered.graph.states}
         with _told():
             self._engine = engine.Engine(plan, states, device)
@@ -77,14 +81,22 @@ class TensorRtEngine:
             TensorRtError: inputs are missing, or outside of the sizes it was built for.
         """
         with _told():
-            made = self._engine.step(inputs)
+            made = self._engine.step(self._given(inputs))
         return {part: made[self.lowered.outputs[part]] for part in self.lowered.graph.parts}
 
+    def _given(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs, and what the host makes of them where the engine cannot."""
+        if self._host is None:
+            return dict(inputs)
+        made = self._host.run({name: inputs[name].cpu().numpy() for name in self._host.inputs})
+        return {**inputs, **{name: torch.from_numpy(values) for name, values in made.items()}}
+
     def time(self, inputs: Mapping[str, Tensor], runs: int = 100) -> Timing:
-        """Time whole runs, and every layer; errors are those of `run`."""
+        """Time whole runs of the engine, without what the host does before, and every layer; errors as of `run`."""
         with _told():
-            times = measured.times_ms(self._engine, inputs, runs)
-            layers = measured.layer_times_ms(self._engine, inputs, runs)
+            given = self._given(inputs)
+            times = measured.times_ms(self._engine, given, runs)
+            layers = measured.layer_times_ms(self._engine, given, runs)
         return Timing(
             1e3 * median(times),
             tuple(1e3 * time for time in times),
@@ -148,19 +160,21 @@ def build(
     Raises:
         TensorRtError: no TensorRT (the extra is named), no driver, no card, a card without FP8 where the policy has it,
             nodes that TensorRT does not parse (by their names, which have the sites'), or a build that fails.
+        LoweringError: part of the model can run neither there nor before it on the CPU.
         ValueError: it is of another route, or an axis has no limits.
     """
     if lowered.route != "tensorrt":
         raise ValueError(f"the model was lowered for route {lowered.route!r}; lower it with route='tensorrt'")
+    _, device_model = lowered.parted()
     axes = {name: {"min": held.least, "opt": held.usual, "max": held.most} for name, held in (limits or {}).items()}
-    profile = facts.profile(facts.inputs(lowered.model), axes)
+    profile = facts.profile(facts.inputs(device_model), axes)
     with _told(), tempfile.TemporaryDirectory() as scratch:
         trt = engine.library()
         card = gpu.gpu(device)
         gpu.use(device)
         if any("fp8" in str(held[key]) for held in sites_of(lowered).values() for key in ("activation", "weight")):
             card.check_fp8()
-        write_model(lowered.model, Path(scratch))
+        write_model(device_model, Path(scratch))
         model = Path(scratch, "model.onnx")
         marked = tuple(scale_names(lowered)) if settings.refit else ()
         key = builder.key(facts.digest(model), trt.__version__, card.slug, settings, profile, marked)

@@ -101,7 +101,7 @@ def _fail(message: str, status: int = 1) -> int:
 
 
 def _do(options: argparse.Namespace, folder: Path) -> int:
-    manifest, path = runtime.read_manifest(folder), folder / "model.onnx"
+    manifest, path = runtime.read_manifest(folder), facts.engine_model(folder)
     plan = options.out or folder / "engine.plan"
     if options.table:
         return _table(manifest, checking.read_json(options.table), path, options.strict)
@@ -115,6 +115,8 @@ def _do(options: argparse.Namespace, folder: Path) -> int:
     settings = builder.Settings(refit=options.refit, level=options.level)
     if options.check:
         print("\n".join(checking.check(path, manifest, profile)))
+        if manifest["host"] is not None:
+            print(checking.host(folder / "host.onnx", manifest))
         return 0
     if options.trtexec:
         print(" ".join(builder.trtexec(path.name, plan.name, settings, profile)))

@@ -63,6 +63,23 @@ def check(path: Path, manifest: Mapping[str, Any], profile: Mapping[str, Any]) -
     return right + narrowed(model)
 
 
+def host(path: Path, manifest: Mapping[str, Any]) -> str:
+    """Check what runs on the host before an engine; a line of it.
+
+    Raises:
+        CheckFailedError: it is not valid, or hands over something else than program.json says.
+    """
+    try:
+        checker.check_model(str(path), full_check=True)
+        model = onnx.load(path)
+    except (checker.ValidationError, shape_inference.InferenceError, OSError) as error:
+        raise CheckFailedError(f"{path.name}: {error}") from error
+    gives = [value.name for value in model.graph.output]
+    if gives != [held["name"] for held in manifest["host"]["gives"]]:
+        raise CheckFailedError(f"{path.name} gives {', '.join(gives)}, and program.json says something else")
+    return f"{path.name}: valid; {len(model.graph.node)} nodes, in float64 in the end, run on the CPU and give {gives}"
+
+
 def narrowed(model: ModelProto) -> list[str]:
     """A line where nodes compute in float64: TensorRT's parser makes that float32 (onnx-tensorrt, convertDtype)."""
     inferred = shape_inference.infer_shapes(model).graph

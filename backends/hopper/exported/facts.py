@@ -40,6 +40,12 @@ def read(path: Path) -> ModelProto:
         raise FactError(f"{path} is no ONNX model: {error}") from error
 
 
+def engine_model(folder: Path) -> Path:
+    """The model that an engine is built of: all of it, or what is left where part of it runs on the host before."""
+    device = folder / "device.onnx"
+    return device if device.is_file() else folder / "model.onnx"
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a model's file and of the files that hold its weights: 64 hexadecimal digits.
 

@@ -7,7 +7,7 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,22 @@ def opened(runtime: str, folder: Path, manifest: Mapping[str, Any], engine: Path
     Raises:
         RuntimeFailure: a package, an engine or a card is not there; says what to do.
     """
-    if runtime == "tensorrt":
-        return _Engine(folder / "engine.plan" if engine is None else engine, manifest)
+    plan = folder / "engine.plan" if engine is None else engine
+    if runtime == "tensorrt" and manifest.get("host") is None:
+        return _Engine(plan, manifest)
     ort = _imported("onnxruntime", "onnxruntime-gpu")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     # Q/DQ stay what they are: operations that round, and no hint at integer kernels.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if runtime == "tensorrt":
+        return _Hosted(
+            _Engine(plan, manifest),
+            _step(ort, str(folder / "host.onnx"), options, ["CPUExecutionProvider"]),
+            manifest["host"]["takes"],
+            [spec["name"] for spec in manifest["inputs"]],
+        )
     if runtime == "cpu":
         options.use_deterministic_compute = True
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -116,6 +124,21 @@ def _provider_options(folder: Path, manifest: Mapping[str, Any]) -> dict[str, st
             shapes = [f"{name}:{'x'.join(str(size) for size in sizes[index])}" for name, sizes in profiles.items()]
             options[f"trt_profile_{which}_shapes"] = ",".join(shapes)
     return options
+
+
+class _Hosted:
+    """A session that computes on the host what its engine cannot, before every run of it."""
+
+    def __init__(self, engine: Session, host: Step, takes: Sequence[str], inputs: Sequence[str]) -> None:
+        self._engine, self._host, self._takes, self._inputs = engine, host, takes, inputs
+
+    def reset(self) -> None:
+        """See `Session`."""
+        self._engine.reset()
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """See `Session`."""
+        return self._engine.run({**inputs, **self._host({name: inputs[name] for name in self._takes})})
 
 
 class _Engine:

@@ -1,6 +1,6 @@
 """Hosting: what TensorRT cannot have of a model, cut off as a model of its own that runs before it on the CPU."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_inference
 
@@ -9,7 +9,7 @@ from backends.hopper.lower.tracing import LoweringError
 SITE_PREFIX = "site/"
 
 
-def parted(model: ModelProto) -> tuple[ModelProto | None, ModelProto]:
+def parted(model: ModelProto, states: Collection[str] = ()) -> tuple[ModelProto | None, ModelProto]:
     """Part a lowered model into what runs on the host, and the rest.
 
     TensorRT has no float64, in which oscillators add up their phase. Such nodes, and those that they are computed from,
@@ -17,13 +17,14 @@ def parted(model: ModelProto) -> tuple[ModelProto | None, ModelProto]:
 
     Args:
         model: of `lower`, with inferred types.
+        states: names of the inputs that are state, which the device keeps.
 
     Returns:
         The host's model, None where there is nothing for it, and the device's: `model` itself then. What the one hands
         to the other is called `host_0` and so on.
 
     Raises:
-        LoweringError: float64 is computed from the result of a site, or carried as a state.
+        LoweringError: float64 is computed from the result of a site or from state, or goes in or out of the model.
     """
     graph = model.graph
     values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
@@ -34,12 +35,18 @@ def parted(model: ModelProto) -> tuple[ModelProto | None, ModelProto]:
         return None, model
     wanted = {name for node in ours for name in node.output}
     before = _needed(graph.node, wanted)
-    in_the_way = sorted({node.name.split("/")[1] for node in before if node.name.startswith(SITE_PREFIX)})
+    sites = sorted({node.name.split("/")[1] for node in before if node.name.startswith(SITE_PREFIX)})
+    kept = [state for state in states if _reads(before, state)]
     ends = sorted(double.intersection(value.name for value in (*graph.input, *graph.output)))
-    if in_the_way or ends:
-        of = f"it depends on sites {', '.join(in_the_way)}" if in_the_way else f"{', '.join(ends)} go in or out in it"
+    why = [
+        f"{what} {', '.join(names)}"
+        for what, names in (("it depends on sites", sites), ("it depends on states", kept), ("in and out go", ends))
+        if names
+    ]
+    if why:
         raise LoweringError(
-            f"TensorRT has no float64, and what is computed in it cannot run on the host beforehand: {of}; use float32"
+            "TensorRT has no float64, and what is computed in it cannot run on the host beforehand:"
+            f" {'; '.join(why)}. Compute it in float32, or give what it depends on as an input"
         )
     theirs = [node for node in graph.node if not any(node is other for other in ours)]
     theirs = _needed(theirs, {value.name for value in graph.output})

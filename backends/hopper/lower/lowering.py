@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
 from backends.base import NOTHING_MEASURED, Measured
+from backends.hopper.lower.hosting import parted
 from backends.hopper.lower.islands import Call, Island
 from backends.hopper.lower.tracing import DOMAIN, LoweringError, output_names, site_model, site_of
 from backends.hopper.support import Route
@@ -50,6 +51,10 @@ class Lowered:
     def outputs(self) -> dict[str, str]:
         """Part, or state, by name -> what the model calls it, or its new value; in the model's order."""
         return output_names(self.graph)
+
+    def parted(self) -> tuple[ModelProto | None, ModelProto]:
+        """What runs on the host, and what TensorRT builds; see `hosting.parted`."""
+        return parted(self.model, self.graph.states)
 
 
 def lower(

@@ -20,7 +20,16 @@ from backends.hopper.manifest import Limits, Told, manifest
 from backends.hopper.numerics import fp8_scale
 from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 from backends.tolerance import BF16_SNR_DB, snr_db
-from tests.backends.hopper.tiny_exports import POLICY, bounds_of, mixed, start, streaming, write_mixed, write_stream
+from tests.backends.hopper.tiny_exports import (
+    POLICY,
+    bounds_of,
+    mixed,
+    start,
+    streaming,
+    write_mixed,
+    write_oscillator,
+    write_stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +246,46 @@ def test_a_corrupted_weight_is_found_by_the_check(exported, tmp_path):
     done = start(tmp_path / "wrong", "--check")
     assert done.returncode == 1
     assert "BEYOND THE TOLERANCE" in done.stdout
+
+
+def test_float64_goes_into_a_model_for_the_host(tmp_path):
+    folder = write_oscillator(tmp_path / "osc")
+    manifest = json.loads((folder / "program.json").read_text())
+    assert manifest["host"]["takes"] == ["f0_hz"]
+    (given,) = manifest["host"]["gives"]
+    assert (given["name"], given["shape"], given["dtype"]) == ("host_0", [1, 32], "float32")
+    device = onnx.load(folder / "device.onnx")
+    assert [value.name for value in device.graph.input] == ["host_0"]
+    assert "--onnx=device.onnx" in (folder / "README.md").read_text()
+    checked = start(folder, "--check", script="build.py")
+    assert checked.returncode == 0, checked.stderr
+    assert "host.onnx: valid" in checked.stdout
+    assert start(folder, "--check").returncode == 0
+    (folder / "host.onnx").write_bytes((folder / "device.onnx").read_bytes())
+    checked = start(folder, "--check", script="build.py")
+    assert checked.returncode == 1
+    assert "host.onnx gives" in checked.stderr
+
+
+def test_an_engine_is_given_what_the_host_computes(tmp_path):
+    """The session that hands over, with ONNX Runtime in the engine's place: no card is needed for that."""
+    folder = write_oscillator(tmp_path / "osc")
+    script = """
+import onnxruntime as ort, numpy as np, runtime, sessions
+manifest = runtime.read_manifest(sessions.Path("."))
+device = ort.InferenceSession("device.onnx", providers=["CPUExecutionProvider"])
+class Engine:
+    def __init__(self, plan, manifest): pass
+    def reset(self): pass
+    def run(self, inputs):
+        names = [value.name for value in device.get_inputs()]
+        return {"out": device.run(None, {name: inputs[name] for name in names})[0]}
+sessions._Engine = Engine
+session = sessions.opened("tensorrt", sessions.Path("."), manifest, None, 1)
+made = session.run(dict(np.load("sample/input.npz")))["out"]
+np.testing.assert_allclose(made, np.load("sample/expected.npz")["out"], atol=2e-2)
+print("handed over")
+"""
+    (folder / "handed.py").write_text(script)
+    ran = start(folder, script="handed.py")
+    assert ran.stdout == "handed over\n", ran.stderr

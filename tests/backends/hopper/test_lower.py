@@ -262,7 +262,7 @@ def test_float64_behind_a_site_is_refused():
     torch.manual_seed(0)
     module = Oscillator(after=False).eval().requires_grad_(False)
     graph = graph_of(module, {"f0_hz": torch.rand(1, 16) * 300}, parts=("out",))
-    with pytest.raises(LoweringError, match=r"depends on sites layer; use float32"):
+    with pytest.raises(LoweringError, match=r"depends on sites layer. Compute it in float32"):
         parted(lower(graph, Policy.of({"layer": FP32})).model)
 
 

@@ -192,7 +192,7 @@ def test_a_damaged_or_foreign_manifest_is_told(exported, tmp_path):
 
 def manifest_of(*shapes, axes=None, **more):
     specs = [{"name": name, "shape": shape, "dtype": "float32"} for name, shape in shapes]
-    return {"inputs": specs, "axes": axes or {}, "states": {}, "outputs": {}, **more}
+    return {"inputs": specs, "axes": axes or {}, "states": {}, "outputs": {}, "host": None, **more}
 
 
 def test_inputs_are_held_against_axes_that_vary(scripts):

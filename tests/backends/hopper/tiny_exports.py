@@ -165,6 +165,31 @@ def write_dynamic(folder: Path) -> Path:
     return _write(lowered, measured, folder, _numpy(given), expected, bounds, facts(lowered), told)
 
 
+class Oscillator(nn.Module):
+    """A phase summed up in float64, which TensorRT has not, before a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(CHANNELS, CHANNELS)
+        self.eval().requires_grad_(False)
+
+    def forward(self, f0_hz: Tensor) -> Tensor:
+        """[1, channels] of F0 to as many values."""
+        phase = torch.cumsum(f0_hz.double() / 16000, 1)
+        return self.layer(torch.sin(2 * torch.pi * (phase - torch.floor(phase))).float())
+
+
+def write_oscillator(folder: Path) -> Path:
+    """The export of `Oscillator`, its layer in FP8."""
+    graph = graph_of(Oscillator(), {"f0_hz": 300 * random(1, CHANNELS).abs()}, parts=("out",))
+    measured = Measured(calibration=calibrated(graph))
+    lowered = lower(graph, policy_of(graph, {"layer": FP8}), measured)
+    given = dict(graph.examples)
+    expected, bounds = bounds_of(lowered, measured, [given], lambda runs: _numpy(runs[0]))
+    return _write(lowered, measured, folder, _numpy(given), expected, bounds, facts(lowered), None)
+
+
 def write_stream(folder: Path, *, timed: bool = True) -> Path:
     """The export of `streaming`: of an utterance of whole chunks, or with a first axis of runs."""
     lowered, measured = streaming()
