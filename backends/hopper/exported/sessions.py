@@ -45,7 +45,6 @@ def opened(runtime: str, folder: Path, manifest: Mapping[str, Any], engine: Path
             _Engine(plan, manifest),
             _step(ort, str(folder / "host.onnx"), options, ["CPUExecutionProvider"]),
             manifest["host"]["takes"],
-            [spec["name"] for spec in manifest["inputs"]],
         )
     if runtime == "cpu":
         options.use_deterministic_compute = True
@@ -129,8 +128,8 @@ def _provider_options(folder: Path, manifest: Mapping[str, Any]) -> dict[str, st
 class _Hosted:
     """A session that computes on the host what its engine cannot, before every run of it."""
 
-    def __init__(self, engine: Session, host: Step, takes: Sequence[str], inputs: Sequence[str]) -> None:
-        self._engine, self._host, self._takes, self._inputs = engine, host, takes, inputs
+    def __init__(self, engine: Session, host: Step, takes: Sequence[str]) -> None:
+        self._engine, self._host, self._takes = engine, host, takes
 
     def reset(self) -> None:
         """See `Session`."""
@@ -162,7 +161,8 @@ class _Engine:
     def run(self, inputs: Arrays) -> Arrays:
         """See `Session`."""
         try:
-            made: Arrays = self._engine.run(inputs)
+            # What the host alone reads is none of the engine's inputs, and would be refused.
+            made: Arrays = self._engine.run({name: inputs[name] for name in self._engine.inputs if name in inputs})
         except self._failure as error:
             raise RuntimeFailure(str(error)) from error
         return made

@@ -248,7 +248,7 @@ def test_an_engine_keeps_its_states_itself_and_its_errors_are_told(scripts, monk
 
     class Engine:
         def __init__(self, plan, states):
-            self.states, self.resets = states, 0
+            self.states, self.resets, self.inputs = states, 0, ("x", "s")
 
         def reset(self):
             self.resets += 1
@@ -256,6 +256,7 @@ def test_an_engine_keeps_its_states_itself_and_its_errors_are_told(scripts, monk
         def run(self, inputs):
             if inputs["x"][0] > 3:
                 raise EngineError("TensorRT stopped")
+            assert set(inputs) == {"x"}
             return {"y": 2 * inputs["x"]}
 
     module = ModuleType("engine")
@@ -272,6 +273,22 @@ def test_an_engine_keeps_its_states_itself_and_its_errors_are_told(scripts, monk
     assert (made["y"].ravel().tolist(), session._engine.resets) == ([2, 4], 1)
     with pytest.raises(runtime.RuntimeFailure, match="TensorRT stopped"):
         program.run({"x": np.array([9], np.float32)})
+
+
+def test_a_host_computes_what_its_engine_reads(scripts):
+    class Engine:
+        def reset(self):
+            self.taken = None
+
+        def run(self, inputs):
+            self.taken = inputs
+            return {"y": inputs["phase"] + inputs["x"]}
+
+    engine = Engine()
+    hosted = scripts["sessions"]._Hosted(engine, lambda held: {"phase": np.cumsum(held["f0"])}, ["f0"])
+    hosted.reset()
+    assert hosted.run({"f0": np.ones(3), "x": np.zeros(3)})["y"].tolist() == [1, 2, 3]
+    assert set(engine.taken) == {"f0", "x", "phase"}  # those that are none of the engine's it leaves out
 
 
 def test_the_provider_is_told_shapes_of_axes_that_vary(scripts, tmp_path):
