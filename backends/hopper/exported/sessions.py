@@ -55,6 +55,8 @@ def opened(runtime: str, folder: Path, manifest: Mapping[str, Any], engine: Path
         model = widened(onnx.load(folder / "model.onnx", load_external_data=False)).SerializeToString()
         return Stateful(manifest, _step(ort, model, options, ["CPUExecutionProvider"]))
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # the provider has no option for it, and fp32 means fp32
+    # What the runtime optimizes before the provider sees it may fold FP8 weights into float32 ones.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     _preload(ort)
     providers = [("TensorrtExecutionProvider", _provider_options(folder, manifest)), "CUDAExecutionProvider"]
     step = _step(ort, str(folder / "model.onnx"), options, [*providers, "CPUExecutionProvider"])
