@@ -113,12 +113,14 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
 
 def _host(lowered: "Lowered") -> dict[str, Any] | None:
     """What runs on the host before an engine, and what it hands over; None where there is nothing of the kind."""
-    host = lowered.parted()[0] if lowered.route == "tensorrt" else None
+    host, device = lowered.parted() if lowered.route == "tensorrt" else (None, lowered.model)
     if host is None:
         return None
+    left = {value.name for value in device.graph.input}
     return {
         "nodes": len(host.graph.node),
         "takes": [value.name for value in host.graph.input],
+        "alone": [value.name for value in host.graph.input if value.name not in left],
         "gives": [_described(value) for value in host.graph.output],
     }
 

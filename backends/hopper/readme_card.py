@@ -18,8 +18,9 @@ def card_sections(manifest: Mapping[str, Any]) -> list[list[str]]:
 
 
 def profiles_of(manifest: Mapping[str, Any]) -> dict[str, Profile]:
-    """Smallest, usual and largest shape of each input of which an axis varies."""
-    held = manifest["inputs"] if manifest["host"] is None else [*manifest["inputs"], *manifest["host"]["gives"]]
+    """Smallest, usual and largest shape of each input of what an engine is built of, where an axis varies."""
+    host = manifest["host"] or {"alone": [], "gives": []}
+    held = [spec for spec in manifest["inputs"] if spec["name"] not in host["alone"]] + host["gives"]
     return profile({spec["name"]: spec["shape"] for spec in held}, manifest["axes"])
 
 

@@ -252,6 +252,7 @@ def test_float64_goes_into_a_model_for_the_host(tmp_path):
     folder = write_oscillator(tmp_path / "osc")
     manifest = json.loads((folder / "program.json").read_text())
     assert manifest["host"]["takes"] == ["f0_hz"]
+    assert manifest["host"]["alone"] == ["f0_hz"]
     (given,) = manifest["host"]["gives"]
     assert (given["name"], given["shape"], given["dtype"]) == ("host_0", [1, 32], "float32")
     device = onnx.load(folder / "device.onnx")
