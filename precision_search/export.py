@@ -33,7 +33,7 @@ exit codes: 0 written, 2 bad input, 130 stopped (nothing is left behind)"""
 
 _ONLY = {
     "tenstorrent": {"card": None, "no_host": False, "between": "fp32"},
-    "hopper": {"route": None, "to": "onnx", "fixed": False},
+    "hopper": {"route": None, "to": "onnx", "fixed": False, "ranges": None},
 }
 """Backend -> options that it alone has, and what they are where they are not given."""
 
@@ -58,6 +58,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--to", choices=("onnx", "modelopt"), default="onnx", help="onnx: the folder; modelopt: quant_cfg.json alone"
     )
     hopper.add_argument("--fixed", action="store_true", help="shapes of the clip alone; quicker, of one length")
+    hopper.add_argument(
+        "--ranges",
+        type=Path,
+        metavar="FILE",
+        help="of activations, from a model that ModelOpt calibrated (torch.save of its state_dict, mto.save or"
+        " safetensors), in place of those that are measured here",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress")
     sub.set_defaults(answer=answer)
 

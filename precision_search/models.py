@@ -1,13 +1,16 @@
 """Models: what was chosen for a Hopper GPU, lowered to ONNX."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from backends.base import Measured
 from backends.hopper.lower import Lowered, LoweringError, lower
-from backends.hopper.manifest import Limits
+from backends.hopper.manifest import Limits, limits_of
+from backends.hopper.modelopt import calibration_from
+from calibrate.calibration import Calibration
 from precision_search.commands import CommandError
 from precision_search.lengths import any_length, noise_of
 from precision_search.lowering import HopperChoice, refuse_refused
@@ -36,18 +39,21 @@ class Model(Sampled):
     """Why its shapes are those of the clip alone; None where they are not."""
 
 
-def make(chosen: HopperChoice, *, any_shape: bool, chunk_ms: float | None, progress: Progress) -> Model:
+def make(
+    chosen: HopperChoice, *, any_shape: bool, chunk_ms: float | None, ranges: Path | None, progress: Progress
+) -> Model:
     """Trace the model on clips, calibrate it, and lower it.
 
     Args:
         chosen: what was asked for; the target refuses none of its sites.
         any_shape: whether lengths are to stay open; a model of which they cannot has the clip's.
         chunk_ms: of a model that runs chunk by chunk; None runs whole clips.
+        ranges: file of a model that ModelOpt calibrated, whose ranges go before our own; None takes ours alone.
         progress: told of each stage.
 
     Raises:
-        CommandError: the model cannot be traced or streamed, the target refuses a site in a stream, or operations have
-            no ONNX.
+        CommandError: the model cannot be traced or streamed, the target refuses a site in a stream, operations have no
+            ONNX, or the file of ranges cannot be used.
     """
     torch.set_num_threads(1)
     setting = chosen.setting
@@ -72,7 +78,10 @@ def make(chosen: HopperChoice, *, any_shape: bool, chunk_ms: float | None, progr
             graph = export_graph(setting.voice, chosen.clip)
         sampled = Sampled(graph, stream)
         policy = sampled.part_of(chosen.policy)
-        measured = Measured(calibration=calibrated(setting, progress), adapted=chosen.adapted or {})
+        calibration = calibrated(setting, progress)
+        if ranges is not None:
+            calibration = _replaced(calibration, calibration_from(ranges), {site.name for site in setting.sites})
+        measured = Measured(calibration=calibration, adapted=chosen.adapted or {})
         progress.begin("lowering to ONNX")
         lowered = lower(graph, policy, measured, chosen.route)
     except (GraphError, LoweringError, StreamingError) as error:
@@ -86,15 +95,23 @@ def make(chosen: HopperChoice, *, any_shape: bool, chunk_ms: float | None, progr
     return Model(graph, stream, chosen, lowered, measured, limits, noise, fixed)
 
 
+def _replaced(own: Calibration | None, other: Calibration, sites: Collection[str]) -> Calibration:
+    """Our ranges, with those of another calibration in the place of those that it has.
+
+    Raises:
+        ValueError: it has ranges of sites that the model has not.
+    """
+    unknown = [site for site in other if site not in sites]
+    if unknown:
+        raise ValueError(f"--ranges: the model has no sites {', '.join(unknown)}; name a file of the same model")
+    held = {} if own is None else {(site, operand): amax for site, operand, amax in own.ranges}
+    held |= {(site, operand): amax for site, operand, amax in other.ranges}
+    return Calibration(other.method, tuple((site, operand, amax) for (site, operand), amax in held.items()))
+
+
 def _limits(graph: DynamicGraph, chosen: HopperChoice) -> dict[str, Limits]:
-    usual, held = graph.lengths_of(graph.examples), graph.limits
+    """From the shortest that was traced to `LONGER` times the longest clip, or what a constant of the model holds."""
     clips = (*chosen.setting.held_back_clips, *chosen.setting.search_clips)
-    times = max(clip.seconds for clip in clips) / chosen.clip.seconds
-    return {
-        name: Limits(
-            min(graph.shortest[name], length),
-            length,
-            held[name].largest if name in held else round(LONGER * times * length),
-        )
-        for name, length in usual.items()
-    }
+    times = LONGER * max(clip.seconds for clip in clips) / chosen.clip.seconds
+    usual = graph.lengths_of(graph.examples)
+    return limits_of(graph, {name: round(times * length) for name, length in usual.items()})

@@ -1,10 +1,14 @@
 """Written for Hopper: an export's folder of ONNX, or ModelOpt's configuration, and what is said of it."""
 
 import argparse
+import importlib.util
+from collections.abc import Mapping
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from backends.hopper.built import HopperBuilt
 from backends.hopper.emulated import ON_CPU, Doubt, Emulated
 from backends.hopper.export import write_export
 from backends.hopper.lower import LoweringError
@@ -13,6 +17,7 @@ from backends.hopper.modelopt import write_quant_cfg
 from backends.hopper.readme import Facts
 from backends.hopper.support import FP8
 from backends.hopper.tolerance import bounded
+from backends.tolerance import snr_db
 from precision.shares import shares
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import choose_hopper, refuse_refused
@@ -40,7 +45,7 @@ def export_onnx(parsed: argparse.Namespace, progress: Progress) -> Answer:
     require("onnx", "onnxscript", extra="hopper")
     chosen = choose_hopper(asked_of(parsed))
     refuse_refused(chosen)
-    made = make(chosen, any_shape=not parsed.fixed, chunk_ms=chunk_ms, progress=progress)
+    made = make(chosen, any_shape=not parsed.fixed, chunk_ms=chunk_ms, ranges=parsed.ranges, progress=progress)
     with new_folder(parsed.out) as folder:
         data = write(made, folder, progress)
     data = {"folder": str(parsed.out), **data}
@@ -66,6 +71,7 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         expected, bounds = bounded(compute)
     except ValueError as error:
         raise CommandError(f"clip {chosen.clip.name}: {error}") from error
+    seen = _on_cpu(made, expected, progress)
     setting = chosen.setting
     measured = slower_in_fp8(setting.recipe, setting.device, setting.sites)
     slow = {site: why for site, why in measured.items() if chosen.policy[site].activation in FP8}
@@ -74,7 +80,7 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         write_export(
             lowered,
             folder,
-            facts=_facts(made),
+            facts=_facts(made, seen),
             policy_text=policy_text(chosen.setting, chosen.policy),
             calibration=made.measured.calibration,
             inputs={name: values.numpy() for name, values in made.given.items()},
@@ -97,10 +103,11 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         "fixed": made.fixed,
         "slower_in_fp8": slow,
         "tolerances": {part: found.to_dict() for part, found in bounds.items()},
+        "cpu_snr_db": None if seen is None else {part: snr if isfinite(snr) else None for part, snr in seen.items()},
     }
 
 
-def _facts(made: Model) -> Facts:
+def _facts(made: Model, seen: Mapping[str, float] | None) -> Facts:
     chosen = made.chosen
     setting, policy = chosen.setting, chosen.policy
     part = shares(
@@ -121,7 +128,18 @@ def _facts(made: Model) -> Facts:
         versions={name: version(name) for name in PACKAGES},
         sample_rate_hz=setting.voice.sample_rate_hz,
         stream=None if made.stream is None else dict(made.stream.facts),
+        seen_on_cpu=seen,
     )
+
+
+def _on_cpu(made: Model, expected: Mapping[str, Any], progress: Progress) -> dict[str, float] | None:
+    """SNR in dB of the sample by ONNX Runtime on this CPU, by part; None where it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    progress.begin("running the sample by ONNX Runtime")
+    computed = HopperBuilt(made.lowered).compute(made.runs)
+    found = made.parts_by(lambda _: next(computed))
+    return {part: snr_db(values, found[part]) for part, values in expected.items()}
 
 
 def _export_quant_cfg(parsed: argparse.Namespace) -> Answer:
@@ -155,10 +173,12 @@ def _text(data: dict[str, Any]) -> str:
         lines.append(f"  {name}: {least} to {most}, {usual} in the sample")
     if data["fixed"] is not None:
         lines.append("  shapes are those of the clip: " + data["fixed"].replace("\n", "\n    "))
+    seen = data["cpu_snr_db"]
     for part, found in data["tolerances"].items():
         lines.append(
             f"  {part}: of a card, an SNR of {found['card']['snr_db']:.1f} dB or more against the expected output; of a"
             f" CPU {found['cpu']['snr_db']:.1f} dB"
+            + ("" if seen is None else f", {_told(seen[part])} here")
         )
     if data["slower_in_fp8"]:
         lines.append(f"  {len(data['slower_in_fp8'])} sites were measured slower in FP8 than in bf16, the first:")
@@ -166,3 +186,7 @@ def _text(data: dict[str, Any]) -> str:
         lines.append(f"    {site}: {why}; program.json has all")
     lines.append(f"  next: cd {data['folder']} && python run.py --check")
     return "\n".join(lines)
+
+
+def _told(snr: float | None) -> str:
+    return "no difference" if snr is None else f"{snr:.1f} dB"

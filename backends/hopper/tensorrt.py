@@ -64,8 +64,9 @@ class TensorRtEngine:
             TensorRtError: there is no TensorRT or card, or the engine is another TensorRT's or another card's.
         """
         self.lowered, self.settings = lowered, settings
-        host = lowered.parted()[0]
+        host, device_model = lowered.parted()
         self._host = None if host is None else OrtSession(host)
+        self._reads = {value.name for value in device_model.graph.input}
         states = {name: lowered.outputs[name] for name in lowered.graph.states}
         with _told():
             self._engine = engine.Engine(plan, states, device)
@@ -89,7 +90,8 @@ class TensorRtEngine:
         if self._host is None:
             return dict(inputs)
         made = self._host.run({name: inputs[name].cpu().numpy() for name in self._host.inputs})
-        return {**inputs, **{name: torch.from_numpy(values) for name, values in made.items()}}
+        given = {**inputs, **{name: torch.from_numpy(values) for name, values in made.items()}}
+        return {name: values for name, values in given.items() if name in self._reads}  # it refuses others
 
     def time(self, inputs: Mapping[str, Tensor], runs: int = 100) -> Timing:
         """Time whole runs of the engine, without what the host does before, and every layer; errors as of `run`."""

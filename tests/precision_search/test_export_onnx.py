@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 import yaml
 
 from precision_search.lowering import Asked, choose_hopper
@@ -157,6 +158,20 @@ def test_modelopts_configuration(recipe, policy, tmp_path, capsys):
     cfg = json.loads((tmp_path / "cfg" / "quant_cfg.json").read_text())
     assert "conv_pre" in json.dumps(cfg)
     assert "conv_post" not in json.dumps(cfg)
+
+
+def test_ranges_of_modelopt_go_before_our_own(recipe, policy, tmp_path, capsys):
+    torch.save({"conv_pre.input_quantizer._amax": torch.tensor(44.8)}, tmp_path / "calibrated.pt")
+    arguments = ("export", recipe, "--policy", policy, "--seconds", "0.2", "--fixed", "--quiet")
+    assert run(*arguments, "--ranges", tmp_path / "calibrated.pt", "--out", tmp_path / "out") == 0
+    (held,) = json.loads((tmp_path / "out" / "scales.json").read_text())["activations"]["conv_pre"].values()
+    assert held["scale"] == pytest.approx(0.1)
+    torch.save({"elsewhere.input_quantizer._amax": torch.tensor(1.0)}, tmp_path / "other.pt")
+    assert run(*arguments, "--ranges", tmp_path / "other.pt", "--out", tmp_path / "none") == 2
+    assert "no sites elsewhere" in capsys.readouterr().err
+    assert run(*arguments, "--ranges", tmp_path / "nothing.pt", "--out", tmp_path / "none") == 2
+    assert "nothing.pt" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
