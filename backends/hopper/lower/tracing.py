@@ -43,7 +43,7 @@ def site_model(graph: SiteGraph) -> ModelProto:
     placeholders = [node for node in graph.module.graph.nodes if node.op == "placeholder"]
     examples = tuple(_example(graph, node.name, node.meta["val"]) for node in placeholders)
     shapes = getattr(graph, "dynamic_shapes", None)
-    with warnings.catch_warnings(), _Quiet():
+    with torch.no_grad(), warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")  # of torch.onnx: deprecations of its own
         try:
             program = torch.onnx.export(
@@ -115,7 +115,8 @@ class _SymbolicRun(Interpreter):
 
 def _example(graph: SiteGraph, name: str, value: Tensor) -> Tensor:
     given = graph.examples.get(name)
-    return torch.zeros(tuple(value.shape), dtype=value.dtype) if given is None else given
+    with torch.inference_mode(False):  # fake tensors cannot stand for those that were made in it
+        return torch.zeros(tuple(value.shape), dtype=value.dtype) if given is None else given.clone()
 
 
 def _check_axes(model: ModelProto, shapes: Mapping[str, Mapping[int, Any] | None]) -> None:

@@ -198,6 +198,13 @@ def test_trained_weights_take_the_place_of_the_models():
     np.testing.assert_allclose(out, 4 * graph.examples["x"].numpy())
 
 
+def test_weights_with_gradients_and_clips_made_without():
+    with torch.inference_mode():
+        x = torch.randn(3, 16)
+    graph = graph_of(Twice().eval(), {"x": x}, parts=("out",))
+    assert len(lower(graph, Policy.of({"layer": BF16})).model.graph.input) == 1
+
+
 class Named(nn.Module):
     """A state, and a part of the name of an input."""
 
