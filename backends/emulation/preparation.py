@@ -37,11 +37,12 @@ class Preparation:
         self._moments = moments or {}
         self._adapted = {} if adapted is None else adapted
         self._orders = ChannelOrders(chains or {})
-        self._held: dict[tuple[str, Scheme, bool], Prepared] = {}
+        # Layers that share a weight are one site, and each has its own bias, or none.
+        self._held: dict[tuple[str, Scheme, bool], list[tuple[Tensor | None, Prepared]]] = {}
 
     def __len__(self) -> int:
         """Count what is held."""
-        return len(self._held)
+        return sum(map(len, self._held.values()))
 
     def reader_of(self, site: str) -> str | None:
         """The site whose weights follow the order of this one's channels, where that order is free."""
@@ -71,21 +72,29 @@ class Preparation:
         if call.is_product:
             return self.arithmetic.prepare(call, scheme)
         key = (call.site, scheme, reordered.order_in is not None)
-        held = self._held.get(key)
+        known = self._held.setdefault(key, [])
+        shape = next((held.weight.shape for _, held in known if held.weight is not None), call.weight.shape)
+        if shape != call.weight.shape:
+            raise ValueError(
+                f"site {call.site}: weight was {tuple(shape)} and is {tuple(call.weight.shape)} now; one Preparation"
+                " serves one model"
+            )
+        held = next((prepared for bias, prepared in known if _same(bias, call.bias)), None)
         if held is None:
             moments = self._moments_for(call.site, scheme)
             held = self.arithmetic.prepare(call, scheme, None if moments is None else reordered.moments(moments))
-            self._held[key] = held
-        elif held.weight is not None and held.weight.shape != call.weight.shape:
-            raise ValueError(
-                f"site {call.site}: weight was {tuple(held.weight.shape)} and is {tuple(call.weight.shape)} now; one"
-                " Preparation serves one model"
-            )
+            known.append((call.bias, held))
         return held
 
     def _moments_for(self, site: str, scheme: Scheme) -> Moments | None:
         """Those of a site, asked for only where a lever does: they may lie in a file."""
         return self._moments.get(site) if NEEDS_MOMENTS.intersection(scheme.levers) else None
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one is other or torch.equal(one, other)
 
 
 def _check_float32(call: SiteCall) -> None:

@@ -71,7 +71,7 @@ class HopperBuilt:
         if self._session is None:
             self._session = OrtSession(self.model)
         graph, outputs = self.lowered.graph, self.lowered.outputs
-        places = {node.name: node.meta["val"] for node in graph.module.graph.find_nodes(op="placeholder")}
+        places = {str(node.target): node.meta["val"] for node in graph.module.graph.find_nodes(op="placeholder")}
         states = {name: torch.zeros(tuple(places[name].shape), dtype=places[name].dtype) for name in graph.states}
         for run in runs:
             given = {name: values.numpy() for name, values in {**run, **states}.items()}

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 from backends.hopper.numerics import FP8_TYPES, stored_format
 from backends.hopper.reading import SITE, shown
 from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
+from voice.graph import site_nodes
 
 if TYPE_CHECKING:
     from backends.hopper.lower import Lowered
@@ -128,11 +129,13 @@ def _host(lowered: "Lowered") -> dict[str, Any] | None:
 def sites_of(lowered: "Lowered", notes: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
     """Of every site of the model what its nodes hold it to, read from the graph and not from the policy."""
     read = {call.site: call for call in reversed(list(shown(lowered.model, set(lowered.policy))))}
+    # Of a table that is multiplied the graph says so; the model has a constant there, as at a weight.
+    products = {site.site: site.is_product for site in site_nodes(lowered.graph)}
     found = {}
     for site, calls in calls_of(lowered).items():
         nodes = [node for held in calls.values() for node in held]
         counts = Counter(_COUNTED[node.op_type] for node in nodes if node.op_type in _COUNTED)
-        product = not read[site].right.constant
+        product = products[site]
         found[site] = {
             "scheme": lowered.policy[site].name,
             "op": next(node.op_type for node in nodes if role_of(node) == "compute"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
 from backends.hopper.lower.tracing import LoweringError
 
@@ -35,7 +35,8 @@ def parted(model: ModelProto, states: Collection[str] = ()) -> tuple[ModelProto 
         return None, model
     wanted = {name for node in ours for name in node.output}
     before = _needed(graph.node, wanted)
-    sites = sorted({node.name.split("/")[1] for node in before if node.name.startswith(SITE_PREFIX)})
+    calls = [node.name for node in before if node.name.startswith(SITE_PREFIX)]
+    sites = sorted({name.removeprefix(SITE_PREFIX).rpartition("/")[0] for name in calls})
     kept = [state for state in states if _reads(before, state)]
     ends = sorted(double.intersection(value.name for value in (*graph.input, *graph.output)))
     why = [
@@ -50,12 +51,19 @@ def parted(model: ModelProto, states: Collection[str] = ()) -> tuple[ModelProto 
         )
     theirs = [node for node in graph.node if not any(node is other for other in ours)]
     theirs = _needed(theirs, {value.name for value in graph.output})
-    read = {name for node in theirs for name in node.input} | {value.name for value in graph.output}
+    outputs = {value.name for value in graph.output}
+    read = {name for node in theirs for name in node.input} | outputs
     handed = [values[name] for node in ours for name in node.output if name in read]
     host = _part(model, before, [value for value in graph.input if _reads(before, value.name)], handed)
     device = _part(model, theirs, [*(value for value in graph.input if _reads(theirs, value.name)), *handed])
     names = {value.name: f"host_{number}" for number, value in enumerate(handed)}
-    return _renamed(host, names), _renamed(device, names)
+    # An output that the host computes alone is one of the device's all the same, under its own name.
+    passed = [helper.make_node("Identity", [names[name]], [name], name=name) for name in names if name in outputs]
+    device = _renamed(device, names)
+    for node in passed:
+        next(value for value in device.graph.output if value.name == node.input[0]).name = node.output[0]
+    device.graph.node.extend(passed)
+    return _renamed(host, names), device
 
 
 def _needed(nodes: Iterable[NodeProto], wanted: set[str]) -> list[NodeProto]:
@@ -95,6 +103,6 @@ def _part(
     graph.node.extend(nodes)
     graph.input.extend(inputs)
     graph.output.extend(model.graph.output if outputs is None else outputs)
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
     graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
     return shape_inference.infer_shapes(part, check_type=True, strict_mode=True, data_prop=True)

@@ -66,6 +66,8 @@ class Call:
     result: str
     index: int = 1
     """Which call of the site it is, from 1."""
+    bias_index: int = 1
+    """Which bias of the site it reads, from 1: layers that share a weight are one site, each with its own."""
 
     @property
     def groups(self) -> int:
@@ -128,8 +130,8 @@ class Island:
 
     def _width(self) -> str:
         """The axis behind time, of a plane that is one wide."""
-        self.constants["width_axis"] = onnx.numpy_helper.from_array(np.array([3]), "width_axis")
-        return "width_axis"
+        self.constants["axis.width"] = onnx.numpy_helper.from_array(np.array([3]), "axis.width")
+        return "axis.width"
 
     def _scaled(self, x: str, side: Operand) -> str:
         """Quantize and dequantize an activation."""
@@ -148,13 +150,13 @@ class Island:
 
     def _dynamic(self, x: str, ending: str) -> str:
         """The scale of this tensor: its largest magnitude over the format's; 1 where all is zero."""
-        for name, value in (("one", 1.0), ("nothing", 0.0), (f"largest.{self.scheme.activation}", self._largest)):
+        for name, value in (("one.fp32", 1.0), ("zero.fp32", 0.0), (f"largest.{self.scheme.activation}", self._largest)):
             self._hold(name, torch.tensor(value))
         magnitude = self._add(f"magnitude_{ending}", "Abs", [x])
         amax = self._add(f"amax_{ending}", "ReduceMax", [magnitude], keepdims=0)
         scale = self._add(f"ratio_{ending}", "Div", [amax, f"largest.{self.scheme.activation}"])
-        above = self._add(f"above_{ending}", "Greater", [scale, "nothing"])
-        return self._add(f"scale_{ending}", "Where", [above, scale, "one"])
+        above = self._add(f"above_{ending}", "Greater", [scale, "zero.fp32"])
+        return self._add(f"scale_{ending}", "Where", [above, scale, "one.fp32"])
 
     @property
     def _largest(self) -> float:
@@ -183,7 +185,8 @@ class Island:
         return operand if typed == "fp32" else self._add("cast_weight", "Cast", [operand], to=TYPES[typed])
 
     def _bias(self, bias: Tensor, typed: str) -> str:
-        name = f"{self.call.site}.bias"
+        call = self.call
+        name = f"{call.site}.bias" if call.bias_index == 1 else f"{call.site}#{call.bias_index}.bias"
         self._hold(name, round_wide(bias, stored_format(self.scheme)), typed)
         return name
 

@@ -93,6 +93,7 @@ def expanded(
     faults: list[str] = []
     islands: list[Island] = []
     count: Counter[str] = Counter()
+    biases: dict[str, list[str]] = {}
     schemes = dict(policy.schemes)
     for node in model.graph.node:
         attributes = site_of(node)
@@ -105,7 +106,7 @@ def expanded(
         if fault is not None:
             faults.append(f"{site}: {fault}")
             continue
-        call = _call(node, attributes, constants, count[site])
+        call = _call(node, attributes, constants, count[site], biases.setdefault(site, []))
         call = _adapted(call, schemes[site].adapted, measured)
         island = Island(call, schemes[site], measured.calibration)
         try:
@@ -140,9 +141,20 @@ def _fault(
     return None
 
 
-def _call(node: NodeProto, attributes: Mapping[str, object], constants: Mapping[str, TensorProto], index: int) -> Call:
+def _call(
+    node: NodeProto,
+    attributes: Mapping[str, object],
+    constants: Mapping[str, TensorProto],
+    index: int,
+    biases: list[str],
+) -> Call:
+    """A call; `biases` are those of the site so far, and get its own."""
     weight = _read(constants.get(node.input[1]))
-    bias = _read(constants[node.input[2]]) if len(node.input) > 2 else None
+    bias, bias_index = None, 1
+    if len(node.input) > 2:
+        bias = _read(constants[node.input[2]])
+        biases += [] if node.input[2] in biases else [node.input[2]]
+        bias_index = biases.index(node.input[2]) + 1
     geometry = {
         name: (value,) if isinstance(value, int) else tuple(value)  # type: ignore[arg-type]
         for name, value in attributes.items()
@@ -162,6 +174,7 @@ def _call(node: NodeProto, attributes: Mapping[str, object], constants: Mapping[
         geometry,
         node.output[0],
         index,
+        bias_index,
     )
 
 

@@ -41,7 +41,11 @@ def site_model(graph: SiteGraph) -> ModelProto:
         LoweringError: torch's exporter has no ONNX for an operation.
     """
     placeholders = [node for node in graph.module.graph.nodes if node.op == "placeholder"]
-    examples = tuple(_example(graph, node.name, node.meta["val"]) for node in placeholders)
+    # By target: torch.fx names a node for an input `input` or `max` otherwise, for Python has these words already.
+    names = [str(node.target) for node in placeholders]
+    examples = tuple(
+        _example(graph, name, node.meta["val"]) for name, node in zip(names, placeholders, strict=True)
+    )
     shapes = getattr(graph, "dynamic_shapes", None)
     with torch.no_grad(), warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")  # of torch.onnx: deprecations of its own
@@ -53,7 +57,7 @@ def site_model(graph: SiteGraph) -> ModelProto:
                 verbose=False,
                 optimize=True,
                 opset_version=OPSET,
-                input_names=[node.name for node in placeholders],
+                input_names=names,
                 output_names=[*output_names(graph).values()],
                 dynamic_shapes=None if shapes is None else (tuple(shapes().values()),),
             )
