@@ -150,11 +150,12 @@ class Island:
 
     def _dynamic(self, x: str, ending: str) -> str:
         """The scale of this tensor: its largest magnitude over the format's; 1 where all is zero."""
-        for name, value in (("one.fp32", 1.0), ("zero.fp32", 0.0), (f"largest.{self.scheme.activation}", self._largest)):
+        largest = f"largest.{self.scheme.activation}"
+        for name, value in (("one.fp32", 1.0), ("zero.fp32", 0.0), (largest, self._largest)):
             self._hold(name, torch.tensor(value))
         magnitude = self._add(f"magnitude_{ending}", "Abs", [x])
         amax = self._add(f"amax_{ending}", "ReduceMax", [magnitude], keepdims=0)
-        scale = self._add(f"ratio_{ending}", "Div", [amax, f"largest.{self.scheme.activation}"])
+        scale = self._add(f"ratio_{ending}", "Div", [amax, largest])
         above = self._add(f"above_{ending}", "Greater", [scale, "zero.fp32"])
         return self._add(f"scale_{ending}", "Where", [above, scale, "one.fp32"])
 

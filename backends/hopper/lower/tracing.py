@@ -43,9 +43,7 @@ def site_model(graph: SiteGraph) -> ModelProto:
     placeholders = [node for node in graph.module.graph.nodes if node.op == "placeholder"]
     # By target: torch.fx names a node for an input `input` or `max` otherwise, for Python has these words already.
     names = [str(node.target) for node in placeholders]
-    examples = tuple(
-        _example(graph, name, node.meta["val"]) for name, node in zip(names, placeholders, strict=True)
-    )
+    examples = tuple(_example(graph, name, node.meta["val"]) for name, node in zip(names, placeholders, strict=True))
     shapes = getattr(graph, "dynamic_shapes", None)
     with torch.no_grad(), warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")  # of torch.onnx: deprecations of its own
