@@ -15,6 +15,7 @@ from calibrate.observing import observing
 from precision.policy import Policy, Scheme
 from voice.intercept import intercept
 from voice.model import Clip, Rendering
+from voice.site_call import SiteCall
 
 LOFI = Scheme("lofi", "bfp8_b", "bf16", fidelity="lofi")
 FP8 = Scheme("fp8", "fp8_e4m3", "fp8_e4m3")
@@ -125,6 +126,18 @@ def test_candidates_share_prepared_weights(voice):
             EmulatedEngine(voice, Policy.uniform(SITES, LOFI), preparation).render(clip)
     assert len(preparation) == 3
     assert counting.prepared == 3 + 2 * 6  # a product of activations has nothing to keep
+
+
+def test_layers_that_share_a_weight_keep_their_own_biases():
+    """Their weight is one and so is their site, but what each adds is its own."""
+    calls = [
+        SiteCall("tied", "linear", torch.ones(1, 8), torch.eye(8), bias, None, is_product=False, index=index)
+        for index, bias in enumerate((torch.full((8,), 2.0), None, torch.full((8,), 4.0)))
+    ]
+    preparation, schemes = Preparation(TensixArithmetic()), {"tied": LOFI}
+    for _ in range(2):
+        assert [float(preparation.compute(call, schemes, None)[0, 0]) for call in calls] == [3.0, 1.0, 5.0]
+    assert len(preparation) == 3
 
 
 def test_a_model_in_another_type_is_refused(voice):
