@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/precision-search run recipes/tts_blackhole.yaml --resume
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
