@@ -1,5 +1,6 @@
 """Lengths: graphs of a voice on clips of several lengths, made one that takes any."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -37,10 +38,13 @@ def noise_of(values: Tensor) -> str:
     Raises:
         DynamicError: neither.
     """
-    if float(values.min()) >= 0.0 and float(values.max()) < 1.0 and abs(float(values.mean()) - 0.5) < 0.1:
-        return "uniform"
-    if abs(float(values.mean())) < 0.1 and abs(float(values.std()) - 1.0) < 0.1:
-        return "normal"
+    if values.is_floating_point() and values.numel() > 1:
+        mean, std = float(values.mean()), float(values.std())
+        within = float(values.min()) >= 0.0 and float(values.max()) < 1.0
+        if within and abs(mean - 0.5) < 0.1 and abs(std - math.sqrt(1 / 12)) < 0.1:
+            return "uniform"
+        if abs(mean) < 0.1 and abs(std - 1.0) < 0.1:
+            return "normal"
     raise DynamicError("the model draws noise that is neither normal nor uniform, which who runs it could not draw")
 
 
