@@ -1,8 +1,9 @@
 """Tracing: a SiteGraph as an ONNX model in which every site is one node of a domain of its own."""
 
 import logging
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx
@@ -13,6 +14,7 @@ from torch.fx import Interpreter
 
 from backends.hopper.lower.decompositions import DECOMPOSITIONS
 from voice.graph import SiteGraph
+from voice.graph.dynamic_sizes import Axis, Size
 from voice.graph.tracing import call_of
 
 OPSET = 22
@@ -64,6 +66,7 @@ def site_model(graph: SiteGraph) -> ModelProto:
     assert program is not None
     model = program.model_proto
     _check_axes(model, {} if shapes is None else shapes())
+    _name_axes(model, [axis for axes in getattr(graph, "symbols", {}).values() for axis in axes])
     _strip(model)
     return model
 
@@ -131,6 +134,37 @@ def _check_axes(model: ModelProto, shapes: Mapping[str, Mapping[int, Any] | None
     ]
     if fixed:
         raise LoweringError(f"torch's ONNX exporter cannot keep these lengths open: {'; '.join(fixed)}")
+
+
+def _name_axes(model: ModelProto, axes: Iterable[Axis]) -> None:
+    """Write lengths in terms of the graph's that torch.export names itself, for it takes them of one symbol alone."""
+    given = {value.name: value for value in model.graph.input}
+    sizes = {axis.size for axis in axes}
+    known = {symbol for size in sizes for symbol, _ in size.terms}
+    spelled: dict[str, str] = {}
+    for axis in axes:
+        name = given[axis.input].type.tensor_type.shape.dim[axis.axis].dim_param
+        if name.isidentifier() and name not in known:
+            spelled[name] = _spelled(axis.size)
+    if not spelled:
+        return
+    named = re.compile(rf"\b({'|'.join(spelled)})\b")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in spelled:
+                dim.dim_param = spelled[dim.dim_param]
+            elif named.search(dim.dim_param):
+                dim.dim_param = named.sub(lambda found: f"({spelled[found[0]]})", dim.dim_param)
+
+
+def _spelled(size: Size) -> str:
+    """A size in whole numbers, as torch.export writes those that it knows."""
+    divisor = size.divisor
+    factors = [(symbol, int(factor * divisor)) for symbol, factor in size.terms]
+    total = " + ".join(symbol if factor == 1 else f"{factor}*{symbol}" for symbol, factor in factors)
+    total += f" + {int(size.constant * divisor)}" if size.constant else ""
+    total = total.replace("+ -", "- ")
+    return total if divisor == 1 else f"({total})//{divisor}"
 
 
 def _strip(model: ModelProto) -> None:

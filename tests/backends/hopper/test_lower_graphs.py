@@ -1,5 +1,6 @@
 """Lowering of graphs out of the ordinary: shared weights, names that mean something, tables, groups, two dimensions."""
 
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -14,13 +15,14 @@ from backends.hopper.built import HopperBuilt
 from backends.hopper.emulated import Emulated
 from backends.hopper.lower import LoweringError, lower, lowering
 from backends.hopper.lower.hosting import parted
-from backends.hopper.lower.tracing import _check_axes
-from backends.hopper.manifest import manifest
+from backends.hopper.lower.tracing import _check_axes, _spelled
+from backends.hopper.manifest import Told, limits_of, manifest
 from backends.hopper.onnx_runtime import OrtSession
 from backends.tolerance import snr_db
 from precision.policy import Policy, Scheme
 from tests.backends.hopper.tiny_exports import BF16, E5M2, FP8, FP32, STORED, calibrated, random
-from voice.graph import graph_of, site_nodes
+from voice.graph import dynamic_graph, graph_of, site_nodes
+from voice.graph.dynamic_sizes import Size
 
 STORED_TENSOR = Scheme("w8a16_tensor", "fp8_e4m3", "bf16", weight_scale="tensor")
 
@@ -212,3 +214,37 @@ def test_an_axis_that_was_fixed_is_told_by_its_input():
     _check_axes(model, {"a": {1: object()}, "b": None})
     with pytest.raises(LoweringError, match="keep these lengths open: b, axis 1"):
         _check_axes(model, {"a": {1: object()}, "b": {1: object()}})
+
+
+def test_an_axis_as_long_as_two_others_together_is_named_by_both():
+    """torch.export has no name for such a sum but one of its own, of which nobody knows the limits."""
+
+    def function(self, phones, frames, mask):
+        return self.layer(torch.cat([phones, frames], 1)) * mask
+
+    def given(phones, frames):
+        sizes = {"phones": (phones, 32), "frames": (frames, 32), "mask": (phones + frames, 1)}
+        return {name: random(1, *shape) for name, shape in sizes.items()}
+
+    module = Run(function, layer=linear())
+    lengths = ((5, 7), (9, 8), (14, 11), (23, 31), (17, 40))
+    graph = dynamic_graph([graph_of(module, given(*each), parts=("out",)) for each in lengths])
+    found = lower(graph, Policy.of({"layer": FP32}))
+    told = manifest(found, Told(limits_of(graph)))
+    assert told["axes"].keys() == {"phones_length", "frames_length"}
+    assert [spec["shape"] for spec in told["inputs"]] == [
+        [1, "phones_length", 32],
+        [1, "frames_length", 32],
+        [1, "phones_length + frames_length", 1],
+    ]
+    made = told["outputs"]["out"]["shape"][1]
+    assert sorted(made.split(" + ")) == ["frames_length", "phones_length"]
+    other = given(12, 21)
+    made = OrtSession(found.model).run({name: values.numpy() for name, values in other.items()})["out"]
+    np.testing.assert_allclose(made, module(*other.values()).numpy(), atol=1e-5)
+
+
+def test_sizes_are_spelled_in_whole_numbers():
+    half = Size((("a", Fraction(1, 2)), ("b", Fraction(1))), Fraction(-3, 2))
+    assert _spelled(half) == "(a + 2*b - 3)//2"
+    assert _spelled(Size((("a", Fraction(3)),), Fraction(1))) == "3*a + 1"
