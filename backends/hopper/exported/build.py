@@ -110,8 +110,11 @@ def _do(options: argparse.Namespace, folder: Path) -> int:
             f"this export is of route {manifest['route']!r}: plain products by torch or Transformer Engine, which have"
             " what TensorRT lacks (E5M2); there is no engine of it. Export with --route tensorrt for one"
         )
-    axes = {**manifest["axes"], **dict(options.size)}
-    profile = facts.profile(facts.inputs(facts.read(path)), axes)
+    shapes = facts.inputs(facts.read(path))
+    known = sorted(facts.axes_of(shapes) | manifest["axes"].keys())
+    if unknown := sorted({axis for axis, _ in options.size} - set(known)):
+        raise facts.FactError(f"--size: no axis that varies is called {', '.join(unknown)}; there are {known}")
+    profile = facts.profile(shapes, {**manifest["axes"], **dict(options.size)})
     settings = builder.Settings(refit=options.refit, level=options.level)
     if options.check:
         print("\n".join(checking.check(path, manifest, profile)))

@@ -75,6 +75,12 @@ def inputs(model: ModelProto) -> dict[str, tuple[int | str, ...]]:
     }
 
 
+def axes_of(shapes: Mapping[str, Sequence[int | str]]) -> set[str]:
+    """Names that sizes of inputs are made of; FactError as `profile` has it."""
+    named = {axis for shape in shapes.values() for axis in shape if isinstance(axis, str)}
+    return {name for axis in named for name in _names(axis)}
+
+
 def profile(shapes: Mapping[str, Sequence[int | str]], axes: Mapping[str, Mapping[str, int]]) -> dict[str, Profile]:
     """Smallest, usual and largest shape of each input of which an axis varies; what an engine is built for.
 
@@ -91,8 +97,7 @@ def profile(shapes: Mapping[str, Sequence[int | str]], axes: Mapping[str, Mappin
         for name, limits in axes.items()
         if not _ordered([limits.get(size) for size in SIZES])
     ]
-    named = {str(axis) for shape in shapes.values() for axis in shape if isinstance(axis, str)}
-    needed = sorted({name for axis in named for name in _names(axis)} - set(axes))
+    needed = sorted(axes_of(shapes) - set(axes))
     if needed:
         wrong.append(f"axes {', '.join(needed)} vary and have no limits: give NAME=MIN:OPT:MAX for each")
     if wrong:

@@ -76,6 +76,8 @@ def test_sizes_of_a_model_that_varies_are_listed(script, export, capsys):
     assert "axes frames vary and have no limits: give NAME=MIN:OPT:MAX" in capsys.readouterr().err
     assert script.main(["--trtexec", "--size", "frames=8:24:64"], export) == 0
     assert "--minShapes=x:1x32x8 --optShapes=x:1x32x24 --maxShapes=x:1x32x64" in capsys.readouterr().out
+    assert script.main(["--trtexec", "--size", "frames=8:24:64", "--size", "frmes=8:24:96"], export) == 2
+    assert "no axis that varies is called frmes; there are ['frames']" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         script.main(["--check", "--size", "frames=8"], export)
     assert stopped.value.code == 2
