@@ -155,6 +155,13 @@ def test_where_both_routes_refuse_each_says_why(changes, site, engine, gemms):
 
 
 @pytest.mark.parametrize(
+    "site", [replace(CONV, kernel=32), replace(CONV, weight_shape=(32, 32, 3)), replace(CONV, op="conv2d")]
+)
+def test_what_a_limit_still_allows_is_taken(site):
+    assert ENGINE.refuses(site, FP8) is None
+
+
+@pytest.mark.parametrize(
     "scheme",
     [E5M2, replace(FP8, weight="fp8_e5m2"), replace(FP8, activation_scale="dynamic"), Scheme("w", "fp8_e5m2", "bf16")],
 )

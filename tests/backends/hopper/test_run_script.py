@@ -1,5 +1,6 @@
 """run.py of an export, in a process that has nothing of this toolkit: what it computes, tells and refuses."""
 
+import copy
 import importlib
 import json
 import shutil
@@ -86,6 +87,27 @@ def test_an_output_beyond_its_bounds_fails_by_how_much(exported, tmp_path):
     assert "waveform: BEYOND THE TOLERANCE: SNR" in done.stdout
     assert "off by 0.25 (at most" in done.stdout
     assert "score: BEYOND THE TOLERANCE: has shape (1, 12, 12), expected (1, 11, 12)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("moved", "snr_db", "max_abs", "within"),
+    [(0.05, 20, 0.1, True), (0.05, 30, 0.1, False), (0.05, 20, 0.04, False), (np.nan, 0, 9, False), (0, 99, 0, True)],
+)
+def test_either_bound_alone_fails_an_output(scripts, moved, snr_db, max_abs, within):
+    expected = np.ones((1, 100), np.float32)
+    found, _ = scripts["arrays"]._compared(expected, expected + moved, {"snr_db": snr_db, "max_abs": max_abs})
+    assert found is within
+
+
+def test_a_cpu_is_held_to_the_bounds_of_a_cpu(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "other")
+    manifest = json.loads((folder / "program.json").read_text())
+    for place, status in (("card", 0), ("cpu", 1)):
+        held = copy.deepcopy(manifest)
+        held["outputs"]["waveform"]["tolerance"][place]["snr_db"] = 900.0
+        held["outputs"]["waveform"]["tolerance"][place]["max_abs"] = -1.0
+        (folder / "program.json").write_text(json.dumps(held))
+        assert start(folder, "--check").returncode == status, place
 
 
 def test_sites_are_listed_without_a_runtime(exported):
@@ -208,6 +230,7 @@ def test_inputs_are_held_against_axes_that_vary(scripts):
     for inputs, told in (
         (given(3, 12), r"source must have shape \[1, 4\*frames \+ 1\], got \[1, 12\]"),
         (given(9, 37), "frames must be 2 to 8, got 9"),
+        (given(1, 5), "frames must be 2 to 8, got 1"),
         (given(3, 13, np.complex64), "mel must hold float32, got complex64"),
         ({"mel": given(3, 1)["mel"], "f0": np.zeros(3)}, r"f0 is none of its inputs; source \[1, .*\] is missing"),
     ):
@@ -225,6 +248,9 @@ def test_noise_is_drawn_as_long_as_it_must_be_and_the_same_by_its_seed(scripts):
     assert first.tolist() == again.tolist() != other.tolist()
     assert abs(first.std() - 1) < 0.05
     assert runtime.drawn(manifest, {**given, "noise": other}, 0)["noise"] is other
+    manifest["inputs"][1]["noise"] = "uniform"
+    uniform = runtime.drawn(manifest, given, 0)["noise"]
+    assert 0 <= uniform.min() < 0.01 < 0.99 < uniform.max() < 1
     with pytest.raises(runtime.UseError, match="no input says how long"):
         runtime.drawn(manifest, {}, 0)
 
