@@ -51,6 +51,9 @@ class TargetSection:
     """What becomes of FP8 at a layer where NVIDIA measured it slower than bf16, with the rows of the recipe's streams.
     What was measured finds a scale and quantizes the activation before each product. An engine of static scales finds
     none, and may quantize in the operation before, so FP8 may be faster there all the same: allow it, and measure."""
+    measured: Annotated[Text | None, Field(title="Results of the card at hand")] = None
+    """File that benchmarks/hopper_gpu.py wrote on the card: what is in it, static scales applied within the time, goes
+    before NVIDIA's measurements."""
 
 
 @dataclass(frozen=True, slots=True)

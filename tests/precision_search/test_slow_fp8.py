@@ -1,5 +1,6 @@
 """FP8 that was measured to be slower than bf16 is not lowered for nothing."""
 
+import json
 import re
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from backends.cost import CostModel
 from backends.devices import load_devices
 from backends.hopper.gemm_tables import GemmTable
+from backends.hopper.measured_results import VERSION
 from precision.site import Site
+from precision_search.setting import SetupError
 from precision_search.slow_fp8 import slow_fp8
 from precision_search.wire import read_recipe
 
@@ -62,3 +65,29 @@ def test_rows_follow_the_streams_of_the_recipe():
 )
 def test_nothing_is_refused_where_slow_fp8_is_allowed_or_the_baseline_or_was_not_measured(overrides, device):
     assert refused(*overrides, device=device) == {}
+
+
+def results(path, fp8_us: float, kind: str = "cuda"):
+    """A results file with one product, that of SMALL at 32 streams."""
+    row = {"m": 800, "n": 1024, "k": 1024, "spread_us": 0.1, "cache": "warm"}
+    rows = [
+        {**row, "dtype": "bf16", "us": 10.0, "quantizes": "none"},
+        {**row, "dtype": "fp8_e4m3", "us": fp8_us, "quantizes": "static"},
+    ]
+    parts = {part: {"rows": []} for part in ("sites", "kernels", "numerics")}
+    environment = {"type": kind, "device": "NVIDIA H100 80GB HBM3"}
+    path.write_text(json.dumps({"version": VERSION, "environment": environment, "gemm": {"rows": rows}, **parts}))
+    return f"target.measured={path}"
+
+
+def test_what_the_card_at_hand_did_goes_before_the_table(tmp_path):
+    assert ("small", "fp8_e4m3") not in refused(results(tmp_path / "fast.json", fp8_us=8.0))
+    told = refused(results(tmp_path / "slow.json", fp8_us=12.5))["small", "fp8_e4m3"]
+    assert "at 0.80 of bf16's speed at m=800 n=1024 k=1024 on NVIDIA H100 80GB HBM3" in told
+
+
+def test_results_that_say_nothing_of_a_card_are_refused(tmp_path):
+    with pytest.raises(SetupError, match="was written on a CPU"):
+        refused(results(tmp_path / "cpu.json", fp8_us=8.0, kind="cpu"))
+    with pytest.raises(SetupError, match=r"target.measured: .*nothing.json: cannot be read"):
+        refused(f"target.measured={tmp_path / 'nothing.json'}")
