@@ -8,7 +8,7 @@ from backends.hopper.support import Route
 from precision_search.commands import Answer, CommandError
 from precision_search.lowering import backend_of_study
 from precision_search.progress import Progress
-from precision_search.selection import add_selection, asked_of
+from precision_search.selection import add_selection, asked_of, require
 
 _EPILOG = """examples:
   precision-search export studies/tts_blackhole --out voice_p150/         the study's policy, for its own card
@@ -89,6 +89,7 @@ def answer(parsed: argparse.Namespace) -> Answer:
     progress = Progress(quiet=parsed.quiet or parsed.json)
     try:
         if backend == "hopper":
+            require("onnx", "onnxscript", extra="hopper")  # what is imported next begins with it
             from precision_search.written_onnx import export_onnx
 
             return export_onnx(parsed, progress)

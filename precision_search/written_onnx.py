@@ -25,7 +25,7 @@ from precision_search.models import Model, make
 from precision_search.new_folder import check_free, new_folder
 from precision_search.progress import Progress
 from precision_search.results import policy_text
-from precision_search.selection import asked_of, chunk_ms_of, require
+from precision_search.selection import asked_of, chunk_ms_of
 from precision_search.slow_fp8 import slower_in_fp8
 
 PACKAGES = ("precision-search", "torch", "onnx", "onnxscript", "numpy")
@@ -42,7 +42,6 @@ def export_onnx(parsed: argparse.Namespace, progress: Progress) -> Answer:
     check_free(parsed.out)
     if parsed.to == "modelopt":
         return _export_quant_cfg(parsed)
-    require("onnx", "onnxscript", extra="hopper")
     chosen = choose_hopper(asked_of(parsed))
     refuse_refused(chosen)
     made = make(chosen, any_shape=not parsed.fixed, chunk_ms=chunk_ms, ranges=parsed.ranges, progress=progress)
@@ -74,7 +73,9 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
     seen = _on_cpu(made, expected, progress)
     setting = chosen.setting
     measured = slower_in_fp8(setting.recipe, setting.device, setting.sites)
-    slow = {site: why for site, why in measured.items() if chosen.policy[site].activation in FP8}
+    # Of a stream the model has some sites alone.
+    schemes = dict(lowered.policy.schemes)
+    slow = {site: why for site, why in measured.items() if site in schemes and schemes[site].activation in FP8}
     progress.begin("writing the folder")
     try:
         write_export(
@@ -177,8 +178,7 @@ def _text(data: dict[str, Any]) -> str:
     for part, found in data["tolerances"].items():
         lines.append(
             f"  {part}: of a card, an SNR of {found['card']['snr_db']:.1f} dB or more against the expected output; of a"
-            f" CPU {found['cpu']['snr_db']:.1f} dB"
-            + ("" if seen is None else f", {_told(seen[part])} here")
+            f" CPU {found['cpu']['snr_db']:.1f} dB" + ("" if seen is None else f", {_told(seen[part])} here")
         )
     if data["slower_in_fp8"]:
         lines.append(f"  {len(data['slower_in_fp8'])} sites were measured slower in FP8 than in bf16, the first:")

@@ -190,6 +190,14 @@ def test_what_does_not_go_together_is_told_at_once(recipe, tmp_path, capsys, arg
     assert not (tmp_path / "out").exists()
 
 
+def test_without_onnx_the_extra_is_named(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "precision_search.written_onnx", raising=False)
+    for package in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert run("export", recipe, "--out", tmp_path / "out") == 2
+    assert "onnx and onnxscript not installed: pip install 'precision-search[hopper]'" in capsys.readouterr().err
+
+
 def test_a_study_for_a_tensix_card_is_no_hopper_export(made, tmp_path, capsys):
     assert run("export", made / "tiny.yaml", "--backend", "hopper", "--out", tmp_path / "out") == 2
     assert "is for p150a" in capsys.readouterr().err
