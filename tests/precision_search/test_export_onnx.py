@@ -144,6 +144,9 @@ def test_e5m2_is_refused_for_tensorrt_by_name_and_lowered_for_gemms(tmp_path, ca
     assert "layers.0.attention.query" in said
     assert not (tmp_path / "engine").exists()
     assert run(*arguments, "--route", "gemm", "--out", tmp_path / "gemms") == 0
+    streamed = ("--route", "gemm", "--stream", "--chunk-ms", "80", "--out", tmp_path / "live")
+    assert run("export", recipe, "--policy", policy, "--quiet", *streamed) == 2
+    assert "the scale of a chunk is not that of the whole" in capsys.readouterr().err
     model = onnx.load(tmp_path / "gemms" / "model.onnx")
     quantized = [node.name.split("/")[1] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert quantized == [f"layers.{layer}.attention.query" for layer in range(4)]

@@ -18,7 +18,7 @@ from backends.hopper.export import scales_of, write_model, write_program
 from backends.hopper.exported import FILES
 from backends.hopper.manifest import Limits, Told, manifest
 from backends.hopper.numerics import fp8_scale
-from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
+from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance, bounded
 from backends.tolerance import BF16_SNR_DB, snr_db
 from tests.backends.hopper.tiny_exports import (
     POLICY,
@@ -201,6 +201,16 @@ def test_states_are_kept_from_run_to_run():
     first, second = (emulated.run(lowered.graph.examples)["waveform"] for _ in range(2))
     assert not torch.equal(first[..., :2], second[..., :2])
     assert torch.equal(first[..., 2:], second[..., 2:])
+
+
+def test_each_place_has_the_bounds_of_its_own_doubt_and_of_the_furthest_draw():
+    def compute(doubt, seed):
+        off = 0.0 if doubt is None or seed != 1 else 0.1 if doubt == ON_CPU else 0.3
+        return {"out": np.ones(4) + off}
+
+    expected, bounds = bounded(compute)
+    assert expected["out"].tolist() == [1.0] * 4
+    assert (bounds["out"].cpu.max_abs, bounds["out"].card.max_abs) == (pytest.approx(0.2), pytest.approx(0.6))
 
 
 def test_bounds_are_twice_what_was_seen_and_never_below_a_step():
