@@ -63,6 +63,7 @@ class GemmEngine:
         self._schemes = dict(policy.schemes)
         self._measured = measured
         self._held: dict[str, Held] = {}
+        self._biases: dict[str, tuple[int, int] | None] = {}
         self._ran: dict[str, Ran] = {}
         self._realized: dict[str, Scheme] = {}
         self._faults: dict[str, str] = {}
@@ -185,10 +186,14 @@ class GemmEngine:
     def _ready(self, call: SiteCall) -> bool:
         """Prepare a site at its first call; whether it may compute, and else what is in the way is noted."""
         if call.site in self._held:
-            return True
+            if self._biases[call.site] == _place(call.bias):
+                return True
+            self._faults[call.site] = "layers share its weight and have biases of their own; give each its own weight"
+            return False
         if not self._judge(site_of(call)):
             return False
         scheme = self._schemes[call.site]
+        self._biases[call.site] = _place(call.bias)
         if scheme.adapted is not None:
             operands = self._measured.adapted[scheme.adapted][call.site]
             bias = None if operands.bias is None else operands.bias.to(self.device)
@@ -247,3 +252,8 @@ def _placed(model: Any, device: torch.device) -> Any:
     moved = copy.deepcopy(model)
     (moved if isinstance(moved, nn.Module) else moved.module).to(device)
     return moved
+
+
+def _place(bias: Tensor | None) -> tuple[int, int] | None:
+    """Where a bias lies, without a look at its numbers, which a graph that is being captured does not allow."""
+    return None if bias is None else (bias.untyped_storage()._cdata, int(bias.storage_offset()))

@@ -82,8 +82,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except runtime.RuntimeFailure as error:
         return _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # who read has enough
+        return 0
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
 
 
 def _fail(message: str, status: int = 1) -> int:

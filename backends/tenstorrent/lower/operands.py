@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from backends.emulation.channel_order import ChannelOrders
 from backends.tenstorrent.storage import store_operands
@@ -45,13 +46,21 @@ def stored_operands(
 
     Raises:
         KeyError: the policy lacks a site, or trained weights that it names are not there.
-        ValueError: a weight is not finite, or a lever lacks its moments.
+        ValueError: a weight is not finite, a lever lacks its moments, or layers share a weight and not its bias.
     """
     schemes = dict(policy.schemes)
+    biases: dict[str, Node | None] = {}
     orders = ChannelOrders(chains or {})
     found: dict[str, Operands] = {}
     for site in site_nodes(graph):
-        if site.is_product or site.site in found:
+        if site.is_product:
+            continue
+        if biases.setdefault(site.site, site.bias) is not site.bias:
+            raise ValueError(
+                f"site {site.site}: layers share its weight and have biases of their own, which is stored once for a"
+                " site; give each layer a weight of its own"
+            )
+        if site.site in found:
             continue
         scheme = schemes[site.site]
         call = _call(graph, site)

@@ -428,3 +428,23 @@ class TestOnTheCard:
         for head, logits in want.logits.items():
             assert snr_db(logits, made.logits[head]) > 20
         assert next(small.voice.module.parameters()).device.type == "cpu"
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, each with a bias of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.other.weight = self.one.weight
+
+    def forward(self, x):
+        return self.other(self.one(x))
+
+
+def test_layers_that_share_a_weight_and_not_its_bias_are_refused():
+    torch.manual_seed(0)
+    module = Tied().eval().requires_grad_(False)
+    engine = GemmEngine(module, Policy.of({"one": Scheme("bf16", "bf16", "bf16")}), device="cpu")
+    with pytest.raises(BuildError, match="one: layers share its weight and have biases of their own"), engine.running():
+        module(torch.randn(4, 32))

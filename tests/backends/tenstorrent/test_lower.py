@@ -320,3 +320,18 @@ def test_two_lowerings_are_the_same():
     assert [(name, constant.values.tobytes()) for name, constant in one.constants.items()] == [
         (name, constant.values.tobytes()) for name, constant in other.constants.items()
     ]
+
+
+def test_layers_that_share_a_weight_and_not_its_bias_are_refused():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(32, 32), nn.Linear(32, 32)
+            self.other.weight = self.one.weight
+
+        def forward(self, x):
+            return self.other(self.one(x))
+
+    graph = graph_of(Tied().eval().requires_grad_(False), {"x": torch.ones(4, 32)}, parts=("y",))
+    with pytest.raises(ValueError, match="site one: layers share its weight and have biases of their own"):
+        stored_operands(graph, Policy.of({"one": WHOLE}))
