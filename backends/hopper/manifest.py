@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
+from backends.hopper.exported.inspected import SITE
 from backends.hopper.numerics import FP8_TYPES, stored_format
-from backends.hopper.reading import SITE, shown
+from backends.hopper.reading import shown
 from backends.hopper.tolerance import Bounds, CardTolerance, CpuTolerance
 from voice.graph import site_nodes
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 
 from onnx import ModelProto, NodeProto, TensorProto
 
+from backends.hopper.exported.inspected import SITE
 from backends.hopper.exported.widening import tensor_types
 from precision.policy import Granularity, ScaleMode
 
-SITE = "site/"
-"""What names of a site's nodes begin with: `site/<site>/<role>`, of its second call `site/<site>#2/<role>`."""
 FORMATS: Mapping[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.BFLOAT16: "bf16",

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import operators  # type: ignore[import-not-found]  # the file beside this one, here and in an export
+import operators  # type: ignore[import-not-found]  # the files beside this one, here and in an export
+from inspected import SITE  # type: ignore[import-not-found]
 from onnx import ModelProto, TensorProto, checker, numpy_helper, shape_inference
 
 Array = np.ndarray[Any, Any]
@@ -15,8 +16,6 @@ COUNTED = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "Cast
 """Nodes of a site that program.json counts, and what it calls their number."""
 LEAST_OPSET = 19
 """Of the first with FP8 in QuantizeLinear."""
-
-_SITE = "site/"
 
 
 class CheckFailedError(RuntimeError):
@@ -45,7 +44,7 @@ def check(path: Path, manifest: Mapping[str, Any], profile: Mapping[str, Any]) -
     for site, held in sites.items():
         found = counted.get(site)
         if found is None:
-            wrong.append(f"{site}: no node of the model is called {_SITE}{site}/...")
+            wrong.append(f"{site}: no node of the model is called {SITE}{site}/...")
         else:
             wrong += [
                 f"{site}: {found[kind]} nodes of {op}, and program.json says {held[kind]}"
@@ -148,8 +147,8 @@ def _counts(model: ModelProto, sites: Mapping[str, Any]) -> dict[str, dict[str, 
     """Nodes of each site, by what program.json calls them."""
     found: dict[str, dict[str, int]] = {}
     for node in model.graph.node:
-        if node.name.startswith(_SITE):
-            call = node.name.removeprefix(_SITE).rpartition("/")[0]
+        if node.name.startswith(SITE):
+            call = node.name.removeprefix(SITE).rpartition("/")[0]
             site = call if call in sites else call.rpartition("#")[0] or call
             held = found.setdefault(site, dict.fromkeys(COUNTED.values(), 0))
             if node.op_type in COUNTED:

@@ -4,9 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
+from backends.hopper.exported.inspected import SITE
 from backends.hopper.lower.tracing import LoweringError
-
-SITE_PREFIX = "site/"
 
 
 def parted(model: ModelProto, states: Collection[str] = ()) -> tuple[ModelProto | None, ModelProto]:
@@ -35,8 +34,8 @@ def parted(model: ModelProto, states: Collection[str] = ()) -> tuple[ModelProto 
         return None, model
     wanted = {name for node in ours for name in node.output}
     before = _needed(graph.node, wanted)
-    calls = [node.name for node in before if node.name.startswith(SITE_PREFIX)]
-    sites = sorted({name.removeprefix(SITE_PREFIX).rpartition("/")[0] for name in calls})
+    calls = [node.name for node in before if node.name.startswith(SITE)]
+    sites = sorted({name.removeprefix(SITE).rpartition("/")[0] for name in calls})
     kept = [state for state in states if _reads(before, state)]
     ends = sorted(double.intersection(value.name for value in (*graph.input, *graph.output)))
     why = [

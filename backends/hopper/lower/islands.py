@@ -26,6 +26,7 @@ import torch
 from onnx import NodeProto, TensorProto
 from torch import Tensor
 
+from backends.hopper.exported.inspected import SITE
 from backends.hopper.numerics import (
     FP8_TYPES,
     activation_scale,
@@ -198,7 +199,7 @@ class Island:
 
     def _name(self, role: str) -> str:
         number = "" if self.call.index == 1 else f"#{self.call.index}"
-        return f"site/{self.call.site}{number}/{role}"
+        return f"{SITE}{self.call.site}{number}/{role}"
 
     def _add(self, role: str, kind: str, inputs: Sequence[str], result: str | None = None, **attributes: Any) -> str:
         name = self._name(role)

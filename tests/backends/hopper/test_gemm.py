@@ -24,9 +24,8 @@ from backends.hopper.numerics import FP8_TYPES, HopperArithmetic, activation_sca
 from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
 from precision.policy import Policy, Scheme
-from tests.backends.hopper.mixed_decoder import FP8, WIDE, case, imagined_card, snr_db, why_no_card
-from tests.voice.tiny_decoder import TINY
-from voice.decoder import DecoderVoice
+from tests.backends.hopper.by_hand import random
+from tests.backends.hopper.mixed_decoder import FP8, WIDE, imagined_card, snr_db, why_no_card
 from voice.intercept import intercept
 from voice.site_call import ConvOptions, SiteCall
 
@@ -35,20 +34,6 @@ PLAIN = Scheme("fp32", "fp32", "fp32")
 CARD = why_no_card()
 BF16_STEP = 2.0**-7
 """From a bf16 value to the next, relative to it, at most."""
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return case(DecoderVoice.seeded(TINY))
-
-
-@pytest.fixture(scope="module")
-def small():
-    return case(DecoderVoice.seeded())
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def call_of(op="linear", bias=True):

@@ -16,9 +16,9 @@ from backends.hopper.numerics import HopperArithmetic, round_fp8
 from calibrate.calibration import Calibration, UncalibratedSiteError
 from precision.formats import FORMATS, round_to
 from precision.policy import Scheme
-from tests.backends.hopper.mixed_decoder import case, snr_db, why_no_card
-from tests.voice.tiny_decoder import TINY
-from voice.decoder import DecoderVoice, SpeechDecoder
+from tests.backends.hopper.by_hand import random
+from tests.backends.hopper.mixed_decoder import snr_db, why_no_card
+from voice.decoder import SpeechDecoder
 from voice.decoder_config import SEVEN_B
 from voice.decoder_step import Step
 from voice.intercept import intercept
@@ -27,20 +27,6 @@ E5M2, E4M3, BF16 = CacheFormat("fp8_e5m2"), CacheFormat("fp8_e4m3"), CacheFormat
 PLAIN = Scheme("fp32", "fp32", "fp32")
 CARD = why_no_card()
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return case(DecoderVoice.seeded(TINY))
-
-
-@pytest.fixture(scope="module")
-def small():
-    return case(DecoderVoice.seeded())
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def rows_of(case, count, device="cpu"):

@@ -23,6 +23,7 @@ from backends.hopper.numerics import (
 from calibrate.calibration import Calibration, UncalibratedSiteError
 from precision.formats import FORMATS, dequantize, quantize, round_to
 from precision.policy import Scheme
+from tests.backends.hopper.by_hand import random
 from voice.site_call import ConvOptions, SiteCall
 
 HOPPER = HopperArithmetic()
@@ -35,10 +36,6 @@ def call_of(op, x, weight, bias=None, options=None):
 
 def scheme_of(**fields):
     return Scheme("s", **{"weight": "fp8_e4m3", "activation": "fp8_e4m3", **fields})
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def snr_db(exact, got):

@@ -23,9 +23,7 @@ from backends.hopper.transformer_engine import TeLinear, TransformerEngine, Tran
 from backends.hopper.transformer_engine_plan import Replacement, plan
 from calibrate.calibration import Calibration
 from precision.policy import Policy, Scheme
-from tests.backends.hopper.mixed_decoder import WIDE, case, snr_db, why_no_card
-from tests.voice.tiny_decoder import TINY
-from voice.decoder import DecoderVoice
+from tests.backends.hopper.mixed_decoder import WIDE, snr_db, why_no_card
 
 STATIC = Scheme("static", "fp8_e4m3", "fp8_e4m3", weight_scale="tensor")
 DYNAMIC = replace(STATIC, name="dynamic", activation_scale="dynamic")
@@ -110,16 +108,6 @@ def stand_in():
 def installed(monkeypatch):
     for name, module in stand_in().items():
         monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return case(DecoderVoice.seeded(TINY))
-
-
-@pytest.fixture(scope="module")
-def small():
-    return case(DecoderVoice.seeded())
 
 
 def mixed(case):
