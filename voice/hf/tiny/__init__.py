@@ -1,0 +1,1 @@
+"""Small configurations with seeded random weights, a module a family."""
