@@ -12,7 +12,7 @@ from precision.mistakes import unknown_name
 from precision.recipe import Recipe, load_recipe
 from precision.schema import schema_text
 from precision.space import resolve_space
-from precision_search import wire
+from precision_search import loading, wire
 from precision_search.commands import Answer, CommandError
 from precision_search.recipe_text import recipe_text
 from precision_search.setting import SetupError
@@ -32,7 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `init` and `schema`."""
     text = "Look at a model and write a commented recipe that runs, to begin with."
     sub = subparsers.add_parser("init", help=text, description=text)
-    sub.add_argument("model", metavar="MODEL", help=f"a model: {', '.join(wire.MODELS)}")
+    sub.add_argument("model", metavar="MODEL", help=f"a model: {', '.join(loading.MODELS)}")
     sub.add_argument("--device", default="p150a", metavar="CARD", help="a card of `devices` (default: p150a)")
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set a value, as model.checkpoint=PATH"
@@ -67,8 +67,8 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
         CommandError: no such model, a rule set from outside, or a file in the way.
         SetupError, CheckpointError, AudioFileError, RecipeError: as for a recipe that names the same.
     """
-    if model not in wire.MODELS:
-        raise CommandError(unknown_name(model, "model", wire.MODELS))
+    if model not in loading.MODELS:
+        raise CommandError(unknown_name(model, "model", loading.MODELS))
     if device not in wire.devices():
         raise CommandError(unknown_name(device, "card", wire.devices()))
     for key, instead in _NOT_SET.items():
@@ -114,7 +114,7 @@ def _look(model: str, device: str, overrides: Sequence[str], name: str) -> Look:
     card = wire.devices()[device]
     backend = wire.backend_of(card)
     first = _draft(model, device, overrides, name, 1, _LEAST_HELD_BACK, cut=True)
-    voice, clips = wire.MODELS[first.model.name](first)
+    voice, clips = loading.load_model(first)
     if not clips:
         raise SetupError("data: there are no clips; name a folder with recordings by --set data.audio=FOLDER")
     search, held_back = _split(len(clips))

@@ -1,7 +1,6 @@
 """Wire: names of a recipe to the objects behind them, in the one place where all rooms meet."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,7 +13,6 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from audio_eval.audio import read_folder, resample
 from audio_eval.profiles import PROFILES
 from audio_eval.suite import METRICS
 from backends.base import Backend
@@ -29,15 +27,13 @@ from precision.presets import Preset, load_presets
 from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
 from precision.space import resolve_groups, resolve_space
+from precision_search import loading
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
 from precision_search.slow_fp8 import slow_fp8
 from voice.chains import find_chains
 from voice.checkpoint import content_digest, layers_digest
-from voice.decoder import DecoderVoice
-from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.flow import find_flow
-from voice.hifigan import HifiganVoice
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
 from voice.sites import Discovery, discover
 
@@ -47,43 +43,10 @@ SHORT_SECONDS = 0.5
 """Of sound, by which it is found what lies between sites."""
 
 
-Loaded = tuple[Voice, tuple[Clip, ...]]
-"""A voice and the clips that there are of it."""
-
-
-def _embedded(recipe: Recipe) -> Loaded:
-    if recipe.data.audio is not None:
-        raise SetupError("data.audio: the embedded voice speaks its own sentences; leave it out, or name a vocoder")
-    return EmbeddedVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None), bundled_clips()
-
-
-def _hifigan(recipe: Recipe) -> Loaded:
-    if recipe.model.checkpoint is None:
-        raise SetupError(
-            "model.checkpoint: hifigan needs one, and none was named; add --set model.checkpoint=PATH (a generator's"
-            " checkpoint, its config.json beside it)"
-        )
-    config = Path(recipe.model.config) if recipe.model.config else None
-    voice = HifiganVoice.load(Path(recipe.model.checkpoint), config)
-    return voice, _recordings(recipe, voice)
-
-
-def _decoder(recipe: Recipe) -> Loaded:
-    given = [key for key in ("checkpoint", "config") if getattr(recipe.model, key) is not None]
-    said = [*(f"model.{key}" for key in given), *(["data.audio"] if recipe.data.audio is not None else [])]
-    if said:
-        raise SetupError(f"{', '.join(said)}: the decoder has seeded weights and writes its own clips; leave it out")
-    voice = DecoderVoice.seeded()
-    return voice, voice.clips(recipe.data.search + recipe.data.held_back)
-
-
-MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan, "decoder": _decoder}
-
-
 def known_names() -> Known:
     """Every name that a recipe may use."""
     return Known(
-        models=tuple(MODELS),
+        models=tuple(loading.MODELS),
         devices=tuple(devices()),
         metrics=tuple(METRICS),
         profiles=PROFILES,
@@ -174,7 +137,7 @@ def load_setting(recipe: Recipe) -> Setting:
     device = devices()[recipe.target.device]
     backend = backend_of(device, recipe.target.route)
     _refuse_passes(recipe, device)
-    voice, clips = MODELS[recipe.model.name](recipe)
+    voice, clips = loading.load_model(recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
         raise SetupError(
             f"adapt: {voice.name} cannot be trained, it gives no excerpts with gradients; leave `adapt` out"
@@ -282,28 +245,6 @@ def _parted(recipe: Recipe, clips: Sequence[Clip]) -> tuple[tuple[Clip, ...], tu
             " with more recordings in data.audio"
         )
     return tuple(clips[: recipe.data.search]), tuple(clips[recipe.data.search : wanted])
-
-
-def _recordings(recipe: Recipe, voice: HifiganVoice) -> tuple[Clip, ...]:
-    """Recordings from the user's folder, or those of the embedded voice, at the voice's rate."""
-    rate = voice.sample_rate_hz
-    if recipe.data.audio is None:
-        named = {clip.name: (clip.natural, 16000) for clip in bundled_clips() if clip.natural is not None}
-    else:
-        named = dict(read_folder(recipe.data.audio))
-    stems = Counter(Path(name).stem for name in named)
-    twice = [stem for stem, count in stems.items() if count > 1]
-    if twice:
-        raise SetupError(
-            f"data.audio: {len(twice)} recordings are there as .wav and as .flac ({', '.join(twice)}); keep one of each"
-        )
-    clips = []
-    for name, (samples, source_rate) in named.items():
-        audio = resample(samples, source_rate, rate)
-        if recipe.data.seconds is not None:
-            audio = audio[: int(recipe.data.seconds * rate)]
-        clips.append(voice.clip(Path(name).stem, audio, rate))
-    return tuple(clips)
 
 
 def study_header(setting: Setting) -> dict[str, str | int | float | bool | None]:

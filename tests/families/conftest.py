@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from precision_search import wire
 from tests.families.autoregressive import AutoregressiveVoice
 from tests.families.codec import CodecVoice
 from tests.families.sampler import SamplerVoice
@@ -21,5 +20,5 @@ def models() -> Iterator[None]:
         "understanding": UnderstandingVoice,
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "MODELS", {name: loading(voice) for name, voice in voices.items()})
+        patch.setattr("precision_search.loading.MODELS", {name: loading(voice) for name, voice in voices.items()})
         yield

@@ -16,10 +16,11 @@ from backends.tenstorrent.numerics import TensixArithmetic
 from precision.candidate import Candidate
 from precision.policy import Policy, Scheme
 from precision.study import Study
+from precision_search.loading import Loaded
 from precision_search.main import main
 from precision_search.renders import load_render, render_paths
 from precision_search.setting import Setting
-from precision_search.wire import Loaded, make_setting, read_recipe
+from precision_search.wire import make_setting, read_recipe
 from voice.model import Voice
 from voice.sites import discover
 
@@ -108,7 +109,7 @@ def command(*arguments: object) -> int:
 
 
 def loading(make: Callable[[], Any]) -> Callable[[object], Loaded]:
-    """What `wire.MODELS` has of a voice."""
+    """What `loading.MODELS` has of a voice."""
 
     def load(_: object) -> Loaded:
         voice = make()

@@ -19,10 +19,10 @@ from precision.candidate import Candidate, Split
 from precision.gates import Verdict
 from precision.policy import Policy
 from precision.study import Study
-from precision_search import wire
 from precision_search.damage import measure_damage
 from precision_search.deciding import Decided, one_optimal
 from precision_search.jury import Jury
+from precision_search.loading import MODELS
 from precision_search.problem import meter_of, pose
 from precision_search.progress import Progress
 from precision_search.refuted import refuted_of
@@ -140,7 +140,7 @@ def tight(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Proved:
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proved]:
     """A small transformer whose q/k/v compute as one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "MODELS", {**wire.MODELS, "autoregressive": loading(AutoregressiveVoice)})
+        patch.setattr("precision_search.loading.MODELS", {**MODELS, "autoregressive": loading(AutoregressiveVoice)})
         folder = tmp_path_factory.mktemp("fused")
         recipe = write_recipe(folder, "autoregressive", TOKENS)
         every = "[bf16, lofi, bold]"

@@ -1,0 +1,85 @@
+"""Loading: the voice that a recipe names, and the clips that there are of it."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from audio_eval.audio import read_folder, resample
+from precision.recipe import Recipe
+from precision_search.setting import SetupError
+from voice.decoder import DecoderVoice
+from voice.embedded import EmbeddedVoice, bundled_clips
+from voice.hf.base import Recording
+from voice.hifigan import HifiganVoice
+from voice.model import Clip, Voice
+
+BUNDLED_RATE_HZ = 16000
+
+Loaded = tuple[Voice, tuple[Clip, ...]]
+"""A voice and the clips that there are of it."""
+
+
+def load_model(recipe: Recipe) -> Loaded:
+    """Load a recipe's model and its clips.
+
+    Raises:
+        SetupError, CheckpointError, AudioFileError: each names all that is wrong of its kind.
+    """
+    return MODELS[recipe.model.name](recipe)
+
+
+def recordings(recipe: Recipe, rate: int) -> tuple[Recording, ...]:
+    """Recordings from the user's folder, or those of the embedded voice, at a model's rate in Hz.
+
+    Raises:
+        SetupError: a recording is there twice.
+        AudioFileError: the folder or a file cannot be read.
+    """
+    if recipe.data.audio is None:
+        named = {clip.name: (clip.natural, BUNDLED_RATE_HZ) for clip in bundled_clips() if clip.natural is not None}
+    else:
+        named = dict(read_folder(recipe.data.audio))
+    stems = Counter(Path(name).stem for name in named)
+    twice = [stem for stem, count in stems.items() if count > 1]
+    if twice:
+        raise SetupError(
+            f"data.audio: {len(twice)} recordings are there as .wav and as .flac ({', '.join(twice)}); keep one of each"
+        )
+    found = []
+    for name, (samples, source_rate) in named.items():
+        audio = resample(samples, source_rate, rate)
+        if recipe.data.seconds is not None:
+            audio = audio[: int(recipe.data.seconds * rate)]
+        found.append(Recording(Path(name).stem, audio))
+    return tuple(found)
+
+
+def _embedded(recipe: Recipe) -> Loaded:
+    if recipe.data.audio is not None:
+        raise SetupError("data.audio: the embedded voice speaks its own sentences; leave it out, or name a vocoder")
+    return EmbeddedVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None), bundled_clips()
+
+
+def _hifigan(recipe: Recipe) -> Loaded:
+    if recipe.model.checkpoint is None:
+        raise SetupError(
+            "model.checkpoint: hifigan needs one, and none was named; add --set model.checkpoint=PATH (a generator's"
+            " checkpoint, its config.json beside it)"
+        )
+    config = Path(recipe.model.config) if recipe.model.config else None
+    voice = HifiganVoice.load(Path(recipe.model.checkpoint), config)
+    rate = voice.sample_rate_hz
+    return voice, tuple(voice.clip(one.name, one.samples, rate) for one in recordings(recipe, rate))
+
+
+def _decoder(recipe: Recipe) -> Loaded:
+    given = [key for key in ("checkpoint", "config") if getattr(recipe.model, key) is not None]
+    said = [*(f"model.{key}" for key in given), *(["data.audio"] if recipe.data.audio is not None else [])]
+    if said:
+        raise SetupError(f"{', '.join(said)}: the decoder has seeded weights and writes its own clips; leave it out")
+    voice = DecoderVoice.seeded()
+    return voice, voice.clips(recipe.data.search + recipe.data.held_back)
+
+
+MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan, "decoder": _decoder}
+"""The models that the package brings, by the name that a recipe has of each."""
