@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.decoder_config import CodecConfig
+from voice.vocoder import synthesis_basis
+
+LOUDEST = 6.0
+"""Log magnitude at which a band is held: far above full scale."""
 
 
 class Past:
@@ -38,10 +42,10 @@ class Past:
 class ResidualUnit(nn.Module):
     """A dilated convolution and one of a single tap, around which the input goes."""
 
-    def __init__(self, channels: int, config: CodecConfig) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        self.reach = (config.block_kernel - 1) * config.block_dilation
-        self.dilated = nn.Conv1d(channels, channels, config.block_kernel, dilation=config.block_dilation)
+        self.reach = (kernel - 1) * dilation
+        self.dilated = nn.Conv1d(channels, channels, kernel, dilation=dilation)
         self.point = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
@@ -52,7 +56,7 @@ class ResidualUnit(nn.Module):
 
 
 class Stage(nn.Module):
-    """One upsampling and its residual unit."""
+    """One upsampling and its residual units."""
 
     def __init__(self, before: int, after: int, rate: int, config: CodecConfig) -> None:
         super().__init__()
@@ -60,12 +64,41 @@ class Stage(nn.Module):
         # what the last would of the time to come. So the input is kept, not a sum half made: streamed bits are those
         # of the whole in every arithmetic.
         self.up = nn.ConvTranspose1d(before, after, 2 * rate, stride=rate, padding=rate)
-        self.unit = ResidualUnit(after, config)
+        self.units = nn.ModuleList(
+            ResidualUnit(after, config.block_kernel, config.block_dilation ** (index + 1))
+            for index in range(config.units)
+        )
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         """Map [batch, channels, time] to [batch, fewer channels, rate * time]."""
-        result: Tensor = self.unit(self.up(past.joined(F.elu(x), 1)), past)
-        return result
+        x = self.up(past.joined(F.elu(x), 1))
+        for unit in self.units:
+            x = unit(x, past)
+        return x
+
+
+class Synthesis(nn.Module):
+    """Log magnitude and a complex direction of each band to sound: an inverse STFT, half a window behind the other."""
+
+    basis: Tensor
+
+    def __init__(self, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("basis", synthesis_basis(2 * hop, hop), persistent=False)
+
+    def forward(self, x: Tensor, past: Past) -> Tensor:
+        """Map [batch, 3 * bands, time] to [batch, 1, hop * time]; a window sounds first where its column begins."""
+        log_magnitude, real, imaginary = x.chunk(3, dim=1)
+        magnitude = torch.exp(log_magnitude.clamp(max=LOUDEST))
+        spectrum = torch.cat([magnitude * real, magnitude * imaginary], dim=1)
+        # As an upsampling: the column in front ends in what this one begins.
+        return F.conv_transpose1d(past.joined(spectrum, 1), self.basis, stride=self.hop, padding=self.hop)
+
+
+def bands_of(config: CodecConfig) -> int:
+    """Bands of the short STFT that a codec ends in."""
+    return config.head_hop + 1
 
 
 class CodecDecoder(nn.Module):
@@ -83,7 +116,8 @@ class CodecDecoder(nn.Module):
             Stage(before, after, rate, config)
             for before, after, rate in zip(config.channels, config.channels[1:], config.rates, strict=False)
         )
-        self.last = nn.Conv1d(config.channels[-1], 1, config.kernel)
+        self.last = nn.Conv1d(config.channels[-1], 1 if config.head_hop == 1 else 3 * bands_of(config), config.kernel)
+        self.synthesis = None if config.head_hop == 1 else Synthesis(config.head_hop)
         offsets = torch.arange(config.codebooks) * (config.codes + 1)
         self.register_buffer("offsets", offsets, persistent=False)
 
@@ -96,12 +130,16 @@ class CodecDecoder(nn.Module):
 
         A row says the frame that it completes, codebooks - 1 rows back; where something was kept there is one row.
         """
-        x = self.latents(indices, past).T[None]
+        return self.sound(self.latents(indices, past).T[None], past)[0]
+
+    def sound(self, x: Tensor, past: Past) -> Tensor:
+        """Map frames of summed entries [batch, latent, frames] to sound [batch, frames * frame_samples]."""
         x = self.first(past.joined(x, self.config.kernel - 1))
         for stage in self.stages:
             x = stage(x, past)
         x = self.last(past.joined(F.elu(x), self.config.kernel - 1))
-        return torch.tanh(x)[0, 0]
+        sound: Tensor = torch.tanh(x) if self.synthesis is None else self.synthesis(x, past)
+        return sound[:, 0]
 
     def latents(self, indices: Tensor, past: Past) -> Tensor:
         """Sum the entries of the frame that each row completes: [rows, latent]."""
@@ -122,9 +160,12 @@ class CodecDecoder(nn.Module):
         """Shape of what is kept between rows, by name, in order."""
         config = self.config
         shapes = {"entries": (config.codebooks - 1, config.latent), "first": (1, config.latent, config.kernel - 1)}
-        reach = (config.block_kernel - 1) * config.block_dilation
         for index, (before, after) in enumerate(itertools.pairwise(config.channels)):
             shapes[f"stages_{index}_up"] = (1, before, 1)
-            shapes[f"stages_{index}_unit"] = (1, after, reach)
+            for unit in range(config.units):
+                reach = (config.block_kernel - 1) * config.block_dilation ** (unit + 1)
+                shapes[f"stages_{index}_units_{unit}"] = (1, after, reach)
         shapes["last"] = (1, config.channels[-1], config.kernel - 1)
+        if self.synthesis is not None:
+            shapes["synthesis"] = (1, 2 * bands_of(config), 1)
         return shapes

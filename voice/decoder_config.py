@@ -24,12 +24,18 @@ class CodecConfig:
     """Taps of the first and the last convolution."""
     block_kernel: int = 3
     block_dilation: int = 2
+    units: int = 1
+    """Residual units behind each upsampling; the dilation of each is `block_dilation` times that of the one before."""
+    head_hop: int = 1
+    """Samples that the last convolution gives for each of its columns: 1 writes them as they are, more by a short
+    inverse STFT of twice as many points."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no codec."""
         if self.frame_samples * FRAMES_A_SECOND != self.sample_rate_hz:
             raise ValueError(
-                f"upsampling rates {self.rates} make {self.frame_samples} samples of a frame;"
+                f"upsampling rates {self.rates}{f' and a hop of {self.head_hop}' * (self.head_hop > 1)} make"
+                f" {self.frame_samples} samples of a frame;"
                 f" {self.sample_rate_hz} Hz at 12.5 frames a second needs {self.sample_rate_hz / FRAMES_A_SECOND:g}"
             )
         if len(self.channels) != len(self.rates) + 1:
@@ -41,7 +47,7 @@ class CodecConfig:
     @property
     def frame_samples(self) -> int:
         """Samples that a frame of 80 ms stands for."""
-        return math.prod(self.rates)
+        return math.prod(self.rates) * self.head_hop
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,18 @@ SMALL = DecoderConfig(
     codec=CodecConfig(16000, 8, 64, 32, (64, 64, 32, 32, 16), (8, 8, 5, 4)),
 )
 """For tests and planning: every part of the large one, and seconds to run."""
+MINI = DecoderConfig(
+    layers=8,
+    width=320,
+    heads=8,
+    kv_heads=1,
+    head_size=64,
+    hidden=768,
+    text=1 + 42 * 42,
+    max_rows=192,
+    codec=CodecConfig(16000, 8, 128, 64, (160, 128, 64), (4, 4), kernel=3, block_dilation=2, units=3, head_hop=80),
+)
+"""BL-Voice `mini`, trained on the made speech: voice/data/BLVOICE_CARD.md. Text tokens are pairs of phones."""
 SEVEN_B = DecoderConfig(
     layers=32,
     width=4096,

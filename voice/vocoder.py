@@ -78,7 +78,7 @@ class Head(nn.Module):
         self.bands = config.head_fft // 2 + 1
         self.hop = config.head_hop
         self.conv = nn.Conv1d(config.channels[-1], 3 * self.bands, 3, padding=1)
-        self.register_buffer("basis", _synthesis_basis(config.head_fft, config.head_hop), persistent=False)
+        self.register_buffer("basis", synthesis_basis(config.head_fft, config.head_hop), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, channels, frames] to a waveform [batch, frames * hop]."""
@@ -90,7 +90,7 @@ class Head(nn.Module):
         return samples[:, 0, edge : edge + x.shape[-1] * self.hop]
 
 
-def _synthesis_basis(fft: int, hop: int) -> Tensor:
+def synthesis_basis(fft: int, hop: int) -> Tensor:
     """Windowed inverse DFT, [2 * bands, 1, fft]; overlapping Hann windows sum to one."""
     bands = fft // 2 + 1
     n = torch.arange(fft, dtype=torch.float64)
