@@ -1,6 +1,6 @@
 """load: a Hugging Face model from a repository or a folder, by the adapter of its family."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from voice.hf.base import HfError, HfVoice
+from voice.hf.sources import folder_of, require_weights, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,12 @@ class Architecture:
     adapter: str
     """`module:Class` under voice.hf, a subclass of HfVoice."""
     loads: str
-    """Name of a class of transformers, whose `from_pretrained` reads the weights."""
+    """Name of a class of transformers, whose `from_pretrained` reads the weights; `module:Class` under voice.hf where
+    transformers has none."""
+    attention: str = "sdpa"
+    """How attention is computed; "eager" for a class that has no other."""
+    files: tuple[str, ...] = ()
+    """Names of further files of a repository that it reads, beside configurations, tokenizers and weights."""
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -36,36 +42,58 @@ def load(source: str, *, revision: str | None = None, trust_remote_code: bool = 
         trust_remote_code: run Python that lies beside the weights; off unless a recipe asks for it.
 
     Raises:
-        HfError: transformers is not installed, the source cannot be read, its architecture has no adapter, or weights
-            are missing.
+        HfError: transformers is not installed, the source cannot be read, its architecture has no adapter or brings
+            Python of its own that is not to be run, or weights are missing, of another shape, or no safetensors.
     """
     transformers = _transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise HfError(f"{source}: cannot be read as a model of Hugging Face: {error}") from error
-    architecture = ARCHITECTURES.get(config.model_type)
+    further = tuple(sorted({name for architecture in ARCHITECTURES.values() for name in architecture.files}))
+    folder = folder_of(source, revision, python=trust_remote_code, more=further)
+    settings = settings_of(folder)
+    kind, remote = settings["model_type"], bool(settings.get("auto_map"))
+    architecture = ARCHITECTURES.get(kind)
     if architecture is None:
         known = ", ".join(sorted(ARCHITECTURES))
+        own = "; the Python that lies beside it is not run" if remote else ""
         raise HfError(
-            f"{source}: no adapter for the architecture {config.model_type}; there are adapters for {known}. Any"
-            " other model is taken by model.entrypoint: a function that builds it, and one that gives its inputs"
+            f"{source}: no adapter for the architecture {kind}{own}. There are adapters for {known}. Any other model is"
+            " taken by model.entrypoint: a function that builds it, and one that gives its inputs"
         )
-    model, found = getattr(transformers, architecture.loads).from_pretrained(
-        source,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        dtype="float32",
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    ours = ":" in architecture.loads
+    if remote and not ours and not trust_remote_code and not _knows(transformers, kind):
+        raise HfError(
+            f"{source}: transformers {transformers.__version__} does not know the architecture {kind}, and the model"
+            " brings Python of its own; read it, and where you trust it say so by trust_remote_code: true"
+        )
+    require_weights(folder)
+    loader = _named(architecture.loads) if ours else getattr(transformers, architecture.loads)
+    try:
+        model, found = loader.from_pretrained(
+            str(folder),
+            trust_remote_code=trust_remote_code,
+            dtype="float32",
+            attn_implementation=architecture.attention,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError, KeyError, _broken_file()) as error:
+        raise HfError(f"{source}: cannot be read as a model of the architecture {kind}: {error}") from error
+    _require_complete(source, found)
+    # A repository's folder in the cache is named by its commit.
+    path = Path(source).expanduser()
+    name = path.resolve().name if path.is_dir() else path.name
+    voice: HfVoice = _named(architecture.adapter)(name, model.eval().requires_grad_(False), str(folder))
+    return voice
+
+
+def _require_complete(source: str, found: Mapping[str, Any]) -> None:
+    """See that every weight of the architecture was read; what the file holds beyond them does not matter."""
     missing = sorted(found["missing_keys"])
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise HfError(f"{source}: {len(missing)} weights are missing: {', '.join(missing[:5])}{more}")
-    adapter = _named(architecture.adapter)
-    return adapter(Path(source).name, model.eval().requires_grad_(False), source)
+        raise HfError(
+            f"{source}: {len(missing)} weights are missing: {', '.join(missing[:5])}{more}. They would be random; is it"
+            " the checkpoint of another architecture, or only a part of one?"
+        )
 
 
 def _transformers() -> Any:
@@ -77,7 +105,17 @@ def _transformers() -> Any:
         ) from error
 
 
-def _named(adapter: str) -> Callable[..., HfVoice]:
-    module, _, name = adapter.partition(":")
-    found: Callable[..., HfVoice] = getattr(import_module(f"voice.hf.{module}"), name)
-    return found
+def _knows(transformers: Any, kind: str) -> bool:
+    """Whether transformers has an architecture itself."""
+    return kind in transformers.CONFIG_MAPPING
+
+
+def _broken_file() -> type[Exception]:
+    error: type[Exception] = import_module("safetensors").SafetensorError
+    return error
+
+
+def _named(place: str) -> Any:
+    """What stands at `module:name` under voice.hf."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"voice.hf.{module}"), name)
