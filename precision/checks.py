@@ -3,6 +3,7 @@
 These look at the plain data, so that they find their mistakes beside those of the schema, not after them.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,15 @@ _PRESET_NAMES = (
 _ALLOWED = "space.*.allow.*"
 _SCHEME_NAMES = ("baseline", _ALLOWED, "cost.against.scheme")
 _WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers", "presets")
+
+_MODEL_KEYS = {
+    "name": ("checkpoint", "config"),
+    "hf": ("revision", "trust_remote_code"),
+    "entrypoint": ("inputs", "outputs", "sample_rate_hz", "family"),
+}
+"""What names a model, and the keys that go with it."""
+_FUNCTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
+_AS = {"entrypoint": "build", "inputs": "clips"}
 
 
 def promise(gate: Gate) -> Promise:
@@ -96,6 +106,7 @@ def rules(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterato
     for pattern in _WITHOUT_REPEATS:
         for path, entries in document.walk(*pattern.split(".")):
             yield from _repeats(path, entries)
+    yield from _model(document)
     yield from _percentile(document)
     yield from _goal(document)
     yield from _gates(document, profiles)
@@ -106,6 +117,28 @@ def _repeats(path: Path, entries: Any) -> Iterator[Mistake]:
         for index, entry in enumerate(entries):
             if entry in entries[:index]:
                 yield Mistake((*path, index), f"got {shown(entry)} a second time, must be listed once")
+
+
+def _model(document: Document) -> Iterator[Mistake]:
+    for path, section in document.walk("model"):
+        if not isinstance(section, dict):
+            continue
+        given = {key for key, value in section.items() if value is not None and value is not False}
+        kinds = [kind for kind in _MODEL_KEYS if kind in given]
+        if not kinds:
+            said = "missing, must be given: name, or in its place hf or entrypoint"
+            yield Mistake((*path, "name"), said)
+        if len(kinds) > 1:
+            yield Mistake(path, f"got {' and '.join(kinds)}, must set exactly one of {', '.join(_MODEL_KEYS)}")
+        for kind, keys in _MODEL_KEYS.items():
+            for key in keys:
+                if kinds and key in given and kind not in kinds:
+                    yield Mistake((*path, key), f"given, must be left out with {kinds[0]}: it goes with {kind}")
+        for key in ("entrypoint", "inputs"):
+            value = section.get(key)
+            if isinstance(value, str) and value and not re.fullmatch(_FUNCTION, value):
+                said = f"got {shown(value)}, must be module:function, as my_package.my_model:{_AS[key]}"
+                yield Mistake((*path, key), said)
 
 
 def _percentile(document: Document) -> Iterator[Mistake]:

@@ -11,7 +11,8 @@ from precision import checks
 from precision.document import Document, YamlError
 from precision.mistakes import Mistake, RecipeError, shown
 from precision.schema import validate_as
-from precision.sections import FORBID, Name, SchemeEntry, Text
+from precision.section_values import FORBID, Name, Text
+from precision.sections import SchemeEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from precision.blocks import known_formats
 from precision.document import Document, YamlError, dump
 from precision.gates import Gate
 from precision.mistakes import Mistake, RecipeError, shown
+from precision.model_section import ModelSection
 from precision.policy import Scheme
 from precision.presets import Preset, allowed, brought, disagreements
 from precision.schema import plain, validate, validate_gates
@@ -21,7 +22,6 @@ from precision.sections import (
     DataSection,
     GateEntry,
     GatesSection,
-    ModelSection,
     RecipeFile,
     Rule,
     SchemeEntry,
@@ -76,7 +76,7 @@ class Recipe:
 
     @property
     def model(self) -> ModelSection:
-        """The voice model: name, checkpoint, config (paths as written)."""
+        """The voice model: one of name, hf and entrypoint, and what goes with it (paths as written)."""
         return self.written.model
 
     @property
@@ -141,7 +141,8 @@ class Recipe:
         written["schemes"] = [scheme.to_dict() for scheme in self.schemes]
         written["gates"] = [asdict(gate) for gate in self.gates]
         written["cost"] = asdict(self.cost)
-        # A device alone is what targets had before they had more: studies of then can be gone on with.
+        # What these had before they had more: studies of then can be gone on with.
+        written["model"] = {"checkpoint": None, "config": None} | plain(self.model)
         written["target"] = plain(self.target)
         if self.adapt is None:
             del written["adapt"]

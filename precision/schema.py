@@ -22,6 +22,8 @@ from precision.sections import GatesFile, RecipeFile
 _ADAPTER = TypeAdapter(RecipeFile)
 _GATES = TypeAdapter(GatesFile)
 T = TypeVar("T")
+_BRANCHES = ("<list>", "<profile>", "<function>", "<shapes>")
+"""Tags of the unions of precision.sections."""
 
 
 def recipe_schema(known: Mapping[str, Collection[str]] = MappingProxyType({})) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def validate_as(adapter: TypeAdapter[T], data: object) -> tuple[T | None, list[M
     listed = []
     for item in found:
         # The branch of a union and the mark of a key are pydantic's, not the recipe's.
-        path = tuple(step for step in item["loc"] if step not in ("<list>", "<profile>", "[key]"))
+        path = tuple(step for step in item["loc"] if step not in ("[key]", *_BRANCHES))
         kind = item["type"]
         if kind in ("missing", "missing_argument"):
             said = "missing, must be given"

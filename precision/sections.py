@@ -4,37 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import AllowInfNan, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import ConfigDict, Discriminator, Field, Strict, Tag
 
 from precision.gates import Over
+from precision.model_section import ModelSection
 from precision.policy import Accumulate, Fidelity, Granularity, Lever, ScaleMode
+from precision.section_values import FORBID, Count, Name, Number, Text, Whole
 from precision.site import Op
 
-FORBID = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-"""Of every section: no unknown keys, and what stands under a key describes it."""
-
-Name = Annotated[str, Field(pattern="^[a-z0-9_]+$", max_length=100)]
-Text = Annotated[str, Field(min_length=1)]
-Whole = Annotated[int, Strict(), Field(le=2**31 - 1)]
-Count = Annotated[Whole, Field(ge=1)]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
 Share = Annotated[Number, Field(gt=0, le=4)]
 Goal = Literal["cheapest", "best_audio"]
 Minimized = Literal["seconds", "passes", "joules", "usd", "weight_bytes"]
 Method = Literal["exact", "exhaustive", "tpe", "nsga2"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSection:
-    """The voice model under search."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    name: Annotated[Text, Field(title="Model")]
-    """Name of a model, such as embedded or hifigan."""
-    checkpoint: Annotated[Text | None, Field(title="Checkpoint")] = None
-    """Path of the weights, where the model does not carry its own."""
-    config: Annotated[Text | None, Field(title="Configuration")] = None
-    """Path of the model's own configuration, where it needs one."""
 
 
 @dataclass(frozen=True, slots=True)

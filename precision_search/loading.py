@@ -25,6 +25,7 @@ def load_model(recipe: Recipe) -> Loaded:
     Raises:
         SetupError, CheckpointError, AudioFileError: each names all that is wrong of its kind.
     """
+    assert recipe.model.name is not None
     return MODELS[recipe.model.name](recipe)
 
 

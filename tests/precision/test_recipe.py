@@ -2,17 +2,20 @@
 
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from precision import model_section
 from precision.document import dump
 from precision.gates import Gate
 from precision.policy import FIDELITIES, LEVERS, Scheme
 from precision.recipe import Known, RecipeError, load_recipe
 from precision.site import OPS
 from tests.precision.recipes import GOOD, KNOWN, PROFILE, changed, finite, texts
+from voice import family
 
 
 def test_a_recipe_becomes_schemes_and_gates() -> None:
@@ -77,6 +80,33 @@ def test_what_a_target_leaves_open_does_not_count_and_what_it_says_does() -> Non
     said.append(load_recipe(GOOD, KNOWN, ["target.slow_fp8=allow"]))
     assert len({digest, *(recipe.digest for recipe in said)}) == 4
     assert [load_recipe(recipe.to_yaml(), KNOWN).target for recipe in said] == [recipe.target for recipe in said]
+
+
+def test_a_model_of_ones_own_counts_as_it_is_written() -> None:
+    # As it was before models were named in any other way: studies of then can be gone on with.
+    assert load_recipe(GOOD, KNOWN).digest == "b02327d1838ab618"
+    assert load_recipe(GOOD, KNOWN, ["model.config=x"]).digest == "f75e11a5fba9251b"
+    digests = {"b02327d1838ab618", "f75e11a5fba9251b"}
+    own = "entrypoint: 'mine.vocoder:build'"
+    models = (
+        "{hf: kyutai/mimi}",
+        "{hf: kyutai/mimi, revision: main}",
+        "{hf: kyutai/mimi, trust_remote_code: true}",
+        f"{{{own}}}",
+        f"{{{own}, inputs: 'mine.vocoder:clips', sample_rate_hz: 16000, family: codec}}",
+        f"{{{own}, inputs: {{mel: [1, 80, 100], f0: [7]}}, outputs: {{sound: 0, text: hidden.logits}}}}",
+    )
+    for model in models:
+        recipe = load_recipe(changed("{name: embedded}", model), KNOWN)
+        assert load_recipe(recipe.to_yaml(), KNOWN) == recipe
+        digests.add(recipe.digest)
+    assert len(digests) == 2 + len(models)
+    assert recipe.model.inputs == {"mel": (1, 80, 100), "f0": (7,)}
+    assert recipe.model.outputs == {"sound": "0", "text": "hidden.logits"}
+
+
+def test_a_family_is_one_that_voices_have() -> None:
+    assert get_args(model_section.Family) == get_args(family.Family)
 
 
 def test_adaptation_is_off_by_default_and_one_line_away() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from precision.document import Document, dump
 from precision.recipe import RecipeError, load_recipe
-from tests.precision.recipes import GOOD, KNOWN, mistakes, trees
+from tests.precision.recipes import GOOD, KNOWN, changed, mistakes, trees
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -104,6 +104,49 @@ def test_one_mistake_is_told_in_its_own_words(old: str, new: str, said: str) -> 
     text = GOOD.replace(old, new, 1)
     assert text != GOOD
     assert any(said in line for line in mistakes(text)), mistakes(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{}", ("model.name: missing, must be given: name, or in its place hf or entrypoint",)),
+        (
+            "{name: embedded, hf: x, config: c, inputs: 'a:b'}",
+            (
+                "model (line 3): got name and hf, must set exactly one of name, hf, entrypoint",
+                "model.inputs (line 3): given, must be left out with name: it goes with entrypoint",
+            ),
+        ),
+        (
+            "{hf: kyutai/mimi, trust_remote_code: 1, checkpoint: x}",
+            (
+                "model.trust_remote_code (line 3): got 1, must be true or false",
+                "model.checkpoint (line 3): given, must be left out with hf: it goes with name",
+            ),
+        ),
+        (
+            "{entrypoint: a.b.c, inputs: 3, family: vocodr, sample_rate_hz: 0}",
+            (
+                "model.inputs (line 3): got 3, must be a function that gives clips",
+                "model.sample_rate_hz (line 3): got 0, must be at least 1",
+                "did you mean 'vocoder'?",
+                "model.entrypoint (line 3): got 'a.b.c', must be module:function, as my_package.my_model:build",
+            ),
+        ),
+        (
+            "{entrypoint: 'a.b:c', inputs: {mel: [1, 80, 0], x: 4}, outputs: {sound: [1]}}",
+            (
+                "model.inputs.mel[2] (line 3): got 0, must be at least 1",
+                "model.inputs.x (line 3): got 4, must be a list",
+                "model.outputs.sound (line 3): got a list of 1, must be text",
+            ),
+        ),
+    ],
+)
+def test_a_model_is_named_in_one_way_with_what_goes_with_it(model: str, said: tuple[str, ...]) -> None:
+    lines = mistakes(changed("{name: embedded}", model))
+    assert len(lines) == len(said)
+    assert all(any(part in line for line in lines) for part in said), lines
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_an_editor_is_offered_the_names_there_are() -> None:
     }
     schema = recipe_schema(known)
     sections = {name: section["properties"] for name, section in schema["$defs"].items()}
-    assert sections["ModelSection"]["name"]["enum"] == ["embedded"]
+    assert sections["ModelSection"]["name"]["anyOf"][0]["enum"] == ["embedded"]
     assert (
         sections["TargetSection"]["device"]["enum"] == sections["AgainstSection"]["device"]["enum"] == ["p150a", "l40s"]
     )
@@ -47,4 +47,4 @@ def test_an_editor_is_offered_the_names_there_are() -> None:
     assert sections["GateEntry"]["metric"]["enum"] == ["stoi"]
     assert schema["properties"]["presets"]["items"]["enum"] == ["lofi"]
     assert "enum" not in sections["GatesSection"]["profile"]
-    assert "enum" not in recipe_schema()["$defs"]["ModelSection"]["properties"]["name"]
+    assert "enum" not in recipe_schema()["$defs"]["ModelSection"]["properties"]["name"]["anyOf"][0]
