@@ -135,15 +135,39 @@ def load_setting(recipe: Recipe) -> Setting:
         SetupError, CheckpointError, AudioFileError, RecipeError: each names all that is wrong of its kind.
     """
     device = devices()[recipe.target.device]
-    backend = backend_of(device, recipe.target.route)
+    backend_of(device, recipe.target.route)
     _refuse_passes(recipe, device)
     voice, clips = loading.load_model(recipe)
     if recipe.adapt is not None and not isinstance(voice, AdaptableVoice):
         raise SetupError(
             f"adapt: {voice.name} cannot be trained, it gives no excerpts with gradients; leave `adapt` out"
         )
-    search_clips, held_back_clips = _parted(recipe, clips)
-    discovery, first = discovered(recipe, voice, search_clips[0])
+    parted = _parted(recipe, clips)
+    discovery, first = discovered(recipe, voice, parted[0][0])
+    return fitted(recipe, voice, parted, discovery, first)
+
+
+def fitted(
+    recipe: Recipe,
+    voice: Voice,
+    clips: tuple[tuple[Clip, ...], tuple[Clip, ...]],
+    discovery: Discovery,
+    first: Rendering,
+) -> Setting:
+    """Hold the sites that were found against a recipe's rules, and ask the backend what it refuses.
+
+    Args:
+        recipe: it.
+        voice: its model.
+        clips: those of the search, and those held back.
+        discovery: the model's sites.
+        first: the first clip as fp32 renders it.
+
+    Raises:
+        SetupError, RecipeError: each names all that is wrong of its kind.
+    """
+    device = devices()[recipe.target.device]
+    backend = backend_of(device, recipe.target.route)
     groups = resolve_groups(recipe, discovery.sites)
     agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
     discovery = replace(discovery, sites=tuple(agreeing))
@@ -165,9 +189,7 @@ def load_setting(recipe: Recipe) -> Setting:
         ]
         lines += [f"{', '.join(names)}: must agree, and no scheme is left that all may take" for names in divided]
         raise SetupError(f"{device.name} cannot run this recipe\n  " + "\n  ".join(lines))
-    return Setting(
-        recipe, voice, device, backend, search_clips, held_back_clips, discovery, space, protected, refused, first
-    )
+    return Setting(recipe, voice, device, backend, *clips, discovery, space, protected, refused, first)
 
 
 def discovered(recipe: Recipe, voice: Voice, clip: Clip) -> tuple[Discovery, Rendering]:
