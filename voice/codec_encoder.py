@@ -19,7 +19,7 @@ WIDTHS = (128, 160, 192)
 
 
 class CodecEncoder(nn.Module):
-    """Sound to latents and codes; a frame hears nothing that comes after its 80 ms."""
+    """Log-mel columns to latents; a frame hears nothing that comes after its 80 ms."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -30,25 +30,30 @@ class CodecEncoder(nn.Module):
         )
         self.out = nn.Conv1d(WIDTHS[-1], latent, 3)
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """Map sound [batch, frames * 1280] in -1..1 to latents [batch, frames, latent]."""
-        # log_mel looks at both sides: what it mirrors at the end is cut off with the columns that hear it.
-        ahead = (CODEC_MEL.fft - CODEC_MEL.hop) // 2
-        x = log_mel(F.pad(samples, (ahead, 0)), CODEC_MEL)[..., : samples.shape[1] // CODEC_MEL.hop]
+    def forward(self, columns: Tensor) -> Tensor:
+        """Map log-mel columns [batch, mels, 8 * frames] to latents [batch, frames, latent]."""
+        x = columns
         for conv, stride in zip(self.convs, STRIDES, strict=True):
             x = F.elu(conv(F.pad(x, (KERNEL - stride, 0))))
         latents: Tensor = self.out(F.pad(x, (2, 0)))
         return latents.mT
 
-    def codes(self, samples: Tensor, decoder: CodecDecoder) -> Tensor:
-        """Codes [codebooks, frames] of sound [frames * 1280]: at each codebook the nearest entry to what is left."""
-        left = self(samples[None])[0]
-        chosen = []
-        for book in range(decoder.config.codebooks):
-            entries = codebook(decoder, book)
-            chosen.append(nearest(left, entries))
-            left = left - entries[chosen[-1]]
-        return torch.stack(chosen)
+
+def columns_of(samples: Tensor) -> Tensor:
+    """Log-mel columns [batch, mels, time // 160] of sound [batch, time] in -1..1, by windows that look back alone."""
+    # log_mel looks at both sides: what it mirrors at the end is cut off with the columns that hear it.
+    ahead = (CODEC_MEL.fft - CODEC_MEL.hop) // 2
+    return log_mel(F.pad(samples, (ahead, 0)), CODEC_MEL)[..., : samples.shape[1] // CODEC_MEL.hop]
+
+
+def codes_of(latents: Tensor, decoder: CodecDecoder) -> Tensor:
+    """Codes [codebooks, frames] of latents [frames, latent]: in each codebook the nearest entry to what is left."""
+    left, chosen = latents, []
+    for book in range(decoder.config.codebooks):
+        entries = codebook(decoder, book)
+        chosen.append(distances(left, entries).argmax(dim=1))
+        left = left - entries[chosen[-1]]
+    return torch.stack(chosen)
 
 
 def codebook(decoder: CodecDecoder, book: int) -> Tensor:
@@ -57,6 +62,6 @@ def codebook(decoder: CodecDecoder, book: int) -> Tensor:
     return decoder.entries.weight[begin : begin + decoder.config.codes]
 
 
-def nearest(x: Tensor, entries: Tensor) -> Tensor:
-    """Index [rows] of the entry nearest to each row of x [rows, latent]."""
-    return (2 * F.linear(x, entries) - entries.square().sum(dim=1)).argmax(dim=1)
+def distances(x: Tensor, entries: Tensor) -> Tensor:
+    """Negative squared distance [rows, codes] of rows of x [rows, latent] from each entry, but for what they share."""
+    return 2 * F.linear(x, entries) - entries.square().sum(dim=1)

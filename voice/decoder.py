@@ -21,14 +21,11 @@ from voice.decoder_step import row_by_row
 from voice.family import Family
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
+from voice.reading import END, Reading
 from voice.streaming import Utterance
 from voice.transformer import Cache, Layer, Places, Positions, Rows
 
-END = 0
-"""The text token that ends the speech."""
 PROMPT_ROWS = 4
-LONGEST_ROWS = 40
-"""Rows that the voice writes where none are forced, 3.2 s, if it does not end before."""
 
 
 class SpeechDecoder(nn.Module):
@@ -103,12 +100,12 @@ class SpeechDecoder(nn.Module):
         """Rows [1 + codebooks, rows] of no token: what stands before the first."""
         return self.nothing[:, None].expand(-1, rows)
 
-    def write(self, prompt: Tensor, longest: int = LONGEST_ROWS) -> Tensor:
+    def write(self, prompt: Tensor, longest: int | None = None) -> Tensor:
         """Rows of the model's own, the likeliest tokens of each, until END is said and the codebooks have caught up.
 
         Args:
             prompt: [1 + codebooks, rows].
-            longest: rows at most, `delay` + 1 at least.
+            longest: rows at most, `delay` + 1 at least; as the configuration has it where left out.
 
         Returns:
             [1 + codebooks, rows], at least `delay` + 1 rows; no code where a codebook has not begun.
@@ -117,6 +114,8 @@ class SpeechDecoder(nn.Module):
             ValueError: more rows than the cache holds may come.
         """
         config = self.config
+        longest = config.longest_rows if longest is None else longest
+        reading = Reading(prompt[0].tolist()) if config.reads else None
         if prompt.shape[1] + longest > config.max_rows:
             raise ValueError(
                 f"a prompt of {prompt.shape[1]} rows and {longest} of speech are more than the {config.max_rows} that"
@@ -132,7 +131,10 @@ class SpeechDecoder(nn.Module):
             hidden, caches = self.read(row[0], self.codec.indices(row[1:]), place, caches)
             position += 1
             if position > asked:
-                row = torch.stack([values[0].argmax() for values in self.logits(hidden).values()])
+                logits = self.logits(hidden)
+                row = torch.stack([values[0].argmax() for values in logits.values()])
+                if reading is not None and last == asked + longest:
+                    row[0] = reading(logits["text"][0])
                 behind = torch.arange(len(row)) > position - asked
                 # A codebook has nothing to say before its first frame.
                 row = torch.where(behind, self.nothing, row)

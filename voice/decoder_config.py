@@ -66,6 +66,10 @@ class DecoderConfig:
     max_rows: int
     """Rows that the KV cache holds."""
     codec: CodecConfig
+    reads: bool = False
+    """Whether text tokens are pairs of phones, and a prompt is read aloud: `voice.reading`."""
+    longest_rows: int = 40
+    """Rows of speech that are written at most, where none are forced."""
     rope_theta: float = 10000.0
     epsilon: float = 1e-5
 
@@ -102,8 +106,10 @@ MINI = DecoderConfig(
     head_size=64,
     hidden=768,
     text=1 + 42 * 42,
-    max_rows=192,
+    max_rows=128,
     codec=CodecConfig(16000, 8, 128, 64, (160, 128, 64), (4, 4), kernel=3, block_dilation=2, units=3, head_hop=80),
+    reads=True,
+    longest_rows=90,
 )
 """BL-Voice `mini`, trained on the made speech: voice/data/BLVOICE_CARD.md. Text tokens are pairs of phones."""
 SEVEN_B = DecoderConfig(

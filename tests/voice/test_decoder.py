@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.voice.tiny_decoder import TINY
 from voice.codec_decoder import CodecDecoder, Past
-from voice.decoder import LONGEST_ROWS, PROMPT_ROWS, DecoderVoice, SpeechDecoder
+from voice.decoder import PROMPT_ROWS, DecoderVoice, SpeechDecoder
 from voice.decoder_config import SEVEN_B, SMALL, CodecConfig
 from voice.decoder_step import Step
 from voice.family import COMPARISONS
@@ -307,4 +307,4 @@ def test_sizes_that_fit_nothing_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         wrong()
     assert math.prod(SMALL.codec.rates) == 1280
-    assert SMALL.max_rows > LONGEST_ROWS + PROMPT_ROWS
+    assert SMALL.max_rows > SMALL.longest_rows + PROMPT_ROWS

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.codec_decoder import CodecDecoder, Past
-from voice.codec_encoder import CodecEncoder, codebook, nearest
+from voice.codec_encoder import CodecEncoder, codebook, columns_of, distances
 from voice.decoder_config import MINI
 from voice.training.speech import Utterance, load
 from voice.training.vocoder import spectral_loss
@@ -49,7 +49,7 @@ class Codebooks:
             if not self.begun:
                 self._begin(book, left.detach())
             with torch.no_grad():
-                chosen = nearest(left, entries)
+                chosen = distances(left, entries).argmax(dim=1)
                 found = F.embedding(chosen, entries)
                 self._learn(book, left, chosen)
             off = off + F.mse_loss(left, found)
@@ -129,7 +129,7 @@ def main() -> None:
             fall = max(0.02, 0.5 * (1 + math.cos(math.pi * elapsed / limit)))
             group["lr"] = arguments.rate * fall * min(1, (step + 1) / 100)
         true = _segments(learned, draw)
-        latents = codec.encoder(true)
+        latents = codec.encoder(columns_of(true))
         if arguments.decoder:
             with torch.no_grad():
                 quantized, off = _frozen(codec.decoder, latents), latents.new_zeros(())
@@ -171,7 +171,7 @@ def _frozen(decoder: CodecDecoder, latents: Tensor) -> Tensor:
     left = latents
     for book in range(decoder.config.codebooks):
         entries = codebook(decoder, book)
-        left = left - F.embedding(nearest(left.flatten(0, 1), entries), entries).view_as(left)
+        left = left - F.embedding(distances(left, entries).argmax(dim=-1), entries)
     return latents - left
 
 
@@ -181,7 +181,7 @@ def _held_back(codec: Codec, utterances: list[Utterance]) -> float:
         for utterance in utterances:
             frames = len(utterance.samples) // MINI.codec.frame_samples
             true = torch.from_numpy(utterance.samples[: frames * MINI.codec.frame_samples])[None]
-            made = codec.decoder.sound(_frozen(codec.decoder, codec.encoder(true)).mT, Past())
+            made = codec.decoder.sound(_frozen(codec.decoder, codec.encoder(columns_of(true))).mT, Past())
             losses.append(spectral_loss(made, true).item())
     return float(np.mean(losses))
 
