@@ -13,10 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from precision.site import Op
 from voice.owners import Owners
+from voice.recurrent import RECURRENT
 from voice.site_call import ConvOptions, SiteCall
 from voice.spellings import SPELLINGS, attention_forward
 
 Handler = Callable[[SiteCall], Tensor]
+_SEEN = SPELLINGS | RECURRENT
 
 
 @contextmanager
@@ -25,14 +27,16 @@ def intercept(module: nn.Module, handler: Handler) -> Iterator["Interception"]:
 
     Seen are linear, conv1d, conv2d and conv_transpose1d; matmul in all spellings, bmm, addmm, baddbmm, einsum of two
     operands; scaled_dot_product_attention, which becomes two products around a softmax in fp32; and
-    nn.MultiheadAttention, which takes no fused path here. Products of integers, vectors or nested tensors, recurrent
-    layers and compiled code run as they are. Works alike under no_grad and inference_mode.
+    nn.MultiheadAttention, which takes no fused path here; LSTM, GRU and RNN, layers and cells, step by step. Products
+    of integers, vectors or nested tensors and compiled code run as they are. Works alike under no_grad and
+    inference_mode.
 
     A site is named by the path of the module whose weight is used, a weight used twice being one site; a module with
-    several matrices has `path#parameter`. A product of two activations is `path#matmul0`, `path#matmul1` in call order
-    within one forward of the module at `path`, attention `path#qk` and `path#pv`. Slices of a weight given to linear
-    or to a convolution are `path#linear0` and so on; a slice or a stack of matrices given to matmul is an activation. A
-    weight used in a second layout, transposed or by another operation, is there `path#use1`.
+    several matrices has `path#parameter`, as a recurrent layer has `path#weight_hh_l0`. A product of two activations is
+    `path#matmul0`, `path#matmul1` in call order within one forward of the module at `path`, attention `path#qk` and
+    `path#pv`. Slices of a weight given to linear or to a convolution are `path#linear0` and so on; a slice or a stack
+    of matrices given to matmul is an activation. A weight used in a second layout, transposed or by another operation,
+    is there `path#use1`.
 
     The handler gets a `SiteCall`, returns a tensor of the shape and type that `call.compute()` has, and runs with
     interception off. Of nested interceptions the innermost takes the call. Hooks are gone on exit, exceptions included.
@@ -101,7 +105,7 @@ class Interception(TorchFunctionMode):
         if function is F.multi_head_attention_forward:
             with self:
                 return attention_forward(*args, **keywords)
-        spelling = SPELLINGS.get(function)
+        spelling = _SEEN.get(function)
         if spelling is not None and keywords.keys() <= spelling.keywords:
             result = spelling.run(self, *args, **keywords)
             if result is not None:
@@ -130,6 +134,13 @@ class Interception(TorchFunctionMode):
     def product_site(self, kind: str) -> str | None:
         """Name the next product of two activations in this forward; None outside the module."""
         return self._frames[-1].name(kind) if self._frames else None
+
+    def named_site(self, weight: Tensor, name: str) -> str | None:
+        """Name the site of a weight that the running module calls `name`, computed on the way or not."""
+        owned = self._owners.find(weight)
+        if owned is not None and owned.whole:
+            return owned.site
+        return f"{self._frames[-1].path}#{name}" if self._frames else None
 
     def call(
         self,

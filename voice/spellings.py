@@ -31,6 +31,9 @@ class Calls(Protocol):
     def product_site(self, kind: str) -> str | None:
         """Name the next product of two activations; None outside the module."""
 
+    def named_site(self, weight: Tensor, name: str) -> str | None:
+        """Name the site of a weight that the running module calls `name`; None outside the module."""
+
     def call(
         self,
         site: str,
@@ -47,7 +50,8 @@ class Calls(Protocol):
 class Spelling:
     """One torch operation: what stands for it, and the keywords that this understands."""
 
-    run: Callable[..., Tensor | None]
+    run: Callable[..., Any]
+    """Gives what the operation gives, or None where it should run as it is."""
     keywords: frozenset[str]
 
 
@@ -62,7 +66,7 @@ attention_forward = FunctionType(
 
 def linear(calls: Calls, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     """A layer with weights, or a product of activations written as one."""
-    if not _plain(input, weight) or weight.ndim != 2:
+    if not is_plain(input, weight) or weight.ndim != 2:
         return None
     x = input if input.ndim > 1 else input[None]
     site = calls.layer_site(weight, "linear")
@@ -95,7 +99,7 @@ def _rmatmul(calls: Calls, input: Tensor, other: Tensor) -> Tensor | None:
 
 
 def _matmul(calls: Calls, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None:
-    if not _plain(left, right) or right.ndim < 2:
+    if not is_plain(left, right) or right.ndim < 2:
         return None
     if left.ndim == 1:
         row = _matmul(calls, left[None], right, bias)
@@ -139,7 +143,7 @@ def baddbmm(
 
 def einsum(calls: Calls, equation: Any, *operands: Any) -> Tensor | None:
     """A contraction of two tensors, each index once in each; other equations run as they are."""
-    if not isinstance(equation, str) or len(operands) != 2 or not _plain(*operands):
+    if not isinstance(equation, str) or len(operands) != 2 or not is_plain(*operands):
         return None
     terms, arrow, result = equation.replace(" ", "").partition("->")
     first, _, second = terms.partition(",")
@@ -180,7 +184,7 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
 ) -> Tensor | None:
     """Attention as its definition has it: two products around a softmax in fp32, zeros where a mask leaves nothing."""
-    if not _plain(query, key, value):
+    if not is_plain(query, key, value):
         return None
     site = calls.product_site("qk")
     if site is None:
@@ -217,7 +221,7 @@ def _convolution(op: Op, axes: int, transposed: bool = False) -> Callable[..., T
         groups: int,
         output_padding: Any,
     ) -> Tensor | None:
-        if not _plain(input, weight):
+        if not is_plain(input, weight):
             return None
         site = calls.layer_site(weight, op)
         if site is None:
@@ -275,7 +279,8 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     return values * axes if len(values) == 1 else values
 
 
-def _plain(*tensors: Any) -> bool:
+def is_plain(*tensors: Any) -> bool:
+    """Whether all are ordinary tensors of real numbers, with an axis at least."""
     return all(
         isinstance(tensor, Tensor)
         and tensor.is_floating_point()
