@@ -8,6 +8,7 @@ from pathlib import Path
 
 from precision import checks
 from precision.blocks import known_formats
+from precision.decoding_section import DecodingSection
 from precision.document import Document, YamlError, dump
 from precision.gates import Gate
 from precision.mistakes import Mistake, RecipeError, shown
@@ -120,6 +121,11 @@ class Recipe:
         return self.written.cost if self.written.cost is not None else CostSection()
 
     @property
+    def decoding(self) -> DecodingSection:
+        """What is assumed of a decoder's streams; the defaults where the file is silent."""
+        return self.written.decoding if self.written.decoding is not None else DecodingSection()
+
+    @property
     def cost_scheme(self) -> Scheme:
         """The scheme that the card to compare with runs; the baseline where the file is silent."""
         return self.scheme(self.cost.against.scheme or self.written.baseline)
@@ -146,6 +152,8 @@ class Recipe:
         written["target"] = plain(self.target)
         if self.adapt is None:
             del written["adapt"]
+        # No search reads it.
+        del written["decoding"]
         text = json.dumps(written, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Strict, Tag
 
+from precision.decoding_section import DecodingSection
 from precision.gates import Over
 from precision.model_section import ModelSection
 from precision.policy import Accumulate, Fidelity, Granularity, Lever, ScaleMode
@@ -287,3 +288,6 @@ class RecipeFile:
     """What a stream is priced at; left out for the defaults."""
     adapt: Annotated[AdaptSection | None, Field(title="Adaptation")] = None
     """Training of weights for a policy that is a little too cheap; left out, none are trained. `adapt: {}` will do."""
+    decoding: Annotated[DecodingSection | None, Field(title="Decoding")] = None
+    """What `precision-search cost` assumes of the streams of a decoder; left out for the defaults. No search reads
+    it."""

@@ -8,6 +8,7 @@ from audio_eval.audio import read_folder, resample
 from precision.recipe import Recipe
 from precision_search.setting import SetupError
 from voice.decoder import DecoderVoice
+from voice.decoder_config import SEVEN_B, DecoderConfig
 from voice.embedded import EmbeddedVoice, bundled_clips
 from voice.hf.base import Recording
 from voice.hifigan import HifiganVoice
@@ -82,5 +83,19 @@ def _decoder(recipe: Recipe) -> Loaded:
     return voice, voice.clips(recipe.data.search + recipe.data.held_back)
 
 
-MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {"embedded": _embedded, "hifigan": _hifigan, "decoder": _decoder}
+def _on_paper(recipe: Recipe) -> Loaded:
+    raise SetupError(
+        f"model.name: {recipe.model.name} is on paper, its weights are nowhere and nothing can be heard of it;"
+        " precision-search cost prices it"
+    )
+
+
+ON_PAPER: Mapping[str, DecoderConfig] = {"blvoice_7b": SEVEN_B}
+"""Models that can be priced alone."""
+MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {
+    "embedded": _embedded,
+    "hifigan": _hifigan,
+    "decoder": _decoder,
+    **dict.fromkeys(ON_PAPER, _on_paper),
+}
 """The models that the package brings, by the name that a recipe has of each."""
