@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from voice.checkpoint import CheckpointError, load_into, load_state_dict
 from voice.family import Family
-from voice.mel import MelConfig, log_mel
+from voice.mel import MelConfig
 from voice.model import Clip, Rendering
+from voice.recorded import recorded
 
 LEAKY_SLOPE = 0.1  # between layers; the released generators end on torch's default of 0.01
 OUTPUT_SLOPE = 0.01
@@ -161,19 +162,7 @@ class HifiganVoice:
         Raises:
             ValueError: for another rate, another shape, NaN or Inf, or less audio than half a window.
         """
-        mel = self.config.mel
-        if sample_rate_hz != self.sample_rate_hz:
-            raise ValueError(
-                f"{name}: audio at {sample_rate_hz} Hz, this voice takes {self.sample_rate_hz} Hz: resample it first"
-            )
-        natural = np.asarray(samples, dtype=np.float32)
-        if natural.ndim != 1 or not np.isfinite(natural).all():
-            raise ValueError(f"{name}: audio must be one channel of finite samples, got shape {natural.shape}")
-        if len(natural) < mel.fft:
-            raise ValueError(f"{name}: {len(natural)} samples are too short, at least {mel.fft} are needed")
-        natural = natural[: len(natural) // mel.hop * mel.hop].copy()
-        with torch.inference_mode():
-            frames = log_mel(torch.from_numpy(natural)[None], mel)
+        natural, frames = recorded(name, samples, sample_rate_hz, self.config.mel)
         return Clip(name, (frames,), len(natural) / self.sample_rate_hz, natural)
 
     def unforced(self, clip: Clip) -> None:
