@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from audio_eval.audio import read_folder, resample
 from precision.recipe import Recipe
+from precision_search.entrypoint import load_entrypoint
 from precision_search.setting import SetupError
 from voice.decoder import DecoderVoice
 from voice.decoder_config import SEVEN_B, DecoderConfig
 from voice.embedded import EmbeddedVoice, bundled_clips
-from voice.hf.base import Recording
+from voice.folding import fold
+from voice.hf.base import HfError, Recording
+from voice.hf.loading import load as load_hf
 from voice.hifigan import HifiganVoice
 from voice.model import Clip, Voice
 
@@ -26,7 +30,16 @@ def load_model(recipe: Recipe) -> Loaded:
     Raises:
         SetupError, CheckpointError, AudioFileError: each names all that is wrong of its kind.
     """
-    assert recipe.model.name is not None
+    if recipe.model.hf is not None:
+        return _hf(recipe)
+    if recipe.model.entrypoint is not None:
+        return load_entrypoint(
+            recipe.model,
+            recipe.data.search + recipe.data.held_back,
+            partial(recordings, recipe),
+            own_audio=recipe.data.audio is not None,
+        )
+    assert recipe.model.name is not None  # as the schema has it
     return MODELS[recipe.model.name](recipe)
 
 
@@ -54,6 +67,16 @@ def recordings(recipe: Recipe, rate: int) -> tuple[Recording, ...]:
             audio = audio[: int(recipe.data.seconds * rate)]
         found.append(Recording(Path(name).stem, audio))
     return tuple(found)
+
+
+def _hf(recipe: Recipe) -> Loaded:
+    model, count = recipe.model, recipe.data.search + recipe.data.held_back
+    try:
+        voice = load_hf(str(model.hf), revision=model.revision, trust_remote_code=model.trust_remote_code)
+        fold(voice.module)
+        return voice, voice.clips(count, recordings(recipe, voice.sample_rate_hz))
+    except HfError as error:
+        raise SetupError(f"model.hf: {error}") from error
 
 
 def _embedded(recipe: Recipe) -> Loaded:
