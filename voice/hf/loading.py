@@ -29,6 +29,29 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         # One line an architecture, by `model_type`, in the order of docs/voices.md.
+        "mimi": Architecture("codec_mimi:MimiVoice", "MimiModel"),
+        "encodec": Architecture("codec_encodec:EncodecVoice", "EncodecModel", "eager"),
+        "dac": Architecture("codec_dac:DacVoice", "DacModel", "eager"),
+        "xcodec": Architecture("codec_dac:XcodecVoice", "XcodecModel", "eager"),
+        "whisper": Architecture("whisper:WhisperVoice", "WhisperForConditionalGeneration"),
+        "moonshine": Architecture("whisper:MoonshineVoice", "MoonshineForConditionalGeneration"),
+        "qwen2_audio": Architecture("speech_llm:Qwen2AudioVoice", "Qwen2AudioForConditionalGeneration"),
+        "voxtral": Architecture("speech_llm:VoxtralVoice", "VoxtralForConditionalGeneration"),
+        "qwen3_asr": Architecture("speech_llm:Qwen3AsrVoice", "Qwen3ASRForConditionalGeneration"),
+        "bark": Architecture("bark:bark_voice", "BarkModel", attention="eager"),
+        "csm": Architecture("csm:csm_voice", "CsmForConditionalGeneration"),
+        "dia": Architecture("dia:dia_voice", "DiaForConditionalGeneration"),
+        "moshi": Architecture("moshi:moshi_voice", "MoshiForConditionalGeneration"),
+        "vits": Architecture("vits:VitsVoice", "VitsModel", "eager"),
+        "fastspeech2_conformer": Architecture("fastspeech2:FastSpeech2Voice", "fastspeech2:FastSpeech2", "eager"),
+        "fastspeech2_conformer_with_hifigan": Architecture(
+            "fastspeech2:FastSpeech2Voice", "FastSpeech2ConformerWithHifiGan", "eager"
+        ),
+        "speecht5": Architecture("speecht5:SpeechT5Voice", "speecht5:SpeechT5", "eager"),
+        "speecht5_hifigan": Architecture("vocoder:HifiGanVoice", "SpeechT5HifiGan", "eager"),
+        "fastspeech2_conformer_hifigan": Architecture("vocoder:HifiGanVoice", "FastSpeech2ConformerHifiGan", "eager"),
+        "hifigan": Architecture("vocoder:HifiGanVoice", "FastSpeech2ConformerHifiGan", "eager"),
+        "univnet": Architecture("vocoder:UnivNetVoice", "UnivNetModel", "eager"),
     }
 )
 

@@ -13,6 +13,27 @@ from types import MappingProxyType
 TWINS: Mapping[str, str] = MappingProxyType(
     {
         # name of the twin -> `module:function` under voice.hf.tiny; function(folder: Path) -> None writes the model.
+        "mimi": "codec:mimi",
+        "encodec": "codec:encodec",
+        "encodec_48khz": "codec:encodec_48khz",
+        "dac": "codec:dac",
+        "xcodec": "codec:xcodec",
+        "whisper": "whisper:whisper",
+        "moonshine": "whisper:moonshine",
+        "qwen2_audio": "speech_llm:qwen2_audio",
+        "voxtral": "speech_llm:voxtral",
+        "qwen3_asr": "speech_llm:qwen3_asr",
+        "bark": "bark:bark",
+        "csm": "csm:csm",
+        "dia": "dia:dia",
+        "moshi": "moshi:moshi",
+        "mms_tts": "vits:one_speaker",
+        "vits": "vits:speakers",
+        "fastspeech2": "fastspeech2:with_vocoder",
+        "fastspeech2_apart": "fastspeech2:vocoder_apart",
+        "speecht5": "speecht5:speecht5",
+        "speecht5_hifigan": "vocoder:hifigan",
+        "univnet": "vocoder:univnet",
     }
 )
 
