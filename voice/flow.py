@@ -63,12 +63,12 @@ class _Tracing(TorchDispatchMode):
 
     def origin(self, tensor: Tensor) -> int:
         """Give the last call whose result a tensor was made of."""
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         return _NONE if storage is None else self._origins.get(storage._cdata, (None, _NONE))[1]
 
     def mark(self, tensor: Tensor, origin: int) -> None:
         """Note of which call a tensor was made."""
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         if storage is not None and origin == _NONE:
             self._origins.pop(storage._cdata, None)
         elif storage is not None:
@@ -79,26 +79,27 @@ class _Tracing(TorchDispatchMode):
     ) -> Any:
         """Run an operation, and note that all it gives or writes is made of all it reads."""
         keywords = kwargs or {}
-        written, lost = _written(function, args, keywords)
-        read = [tensor for tensor in _tensors((args, keywords)) if not any(tensor is other for other in lost)]
-        origin = _NONE if _reads_no_values(function) else max(map(self.origin, read), default=_NONE)
+        written, lost = written_by(function, args, keywords)
+        read = [tensor for tensor in tensors_in((args, keywords)) if not any(tensor is other for other in lost)]
+        origin = _NONE if reads_no_values(function) else max(map(self.origin, read), default=_NONE)
         result = function(*args, **keywords)
-        for tensor in (*written, *_tensors(result)):
+        for tensor in (*written, *tensors_in(result)):
             self.mark(tensor, origin)
         return result
 
 
-def _storage(tensor: Tensor) -> Any:
+def storage_of(tensor: Tensor) -> Any:
     """The storage that a tensor of numbers lies in; None for integers, and where there is no storage."""
     numbers = tensor.is_floating_point() or tensor.is_complex()
     return tensor.untyped_storage() if numbers and tensor.layout == torch.strided else None
 
 
-def _tensors(tree: object) -> Iterator[Tensor]:
+def tensors_in(tree: object) -> Iterator[Tensor]:
+    """All tensors of nested values."""
     return (leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor))
 
 
-def _written(function: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+def written_by(function: Any, args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     """Tensors that an operation writes to, and those of them of whose old values nothing is left."""
     written: list[Tensor] = []
     lost: list[Tensor] = []
@@ -106,7 +107,7 @@ def _written(function: Any, args: Sequence[Any], keywords: Mapping[str, Any]) ->
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         given = keywords.get(argument.name, args[position] if position < len(args) else None)
-        tensors = list(_tensors(given))
+        tensors = list(tensors_in(given))
         written += tensors
         if argument.is_out or function.overloadpacket.__name__ in _OVERWRITING:
             lost += [tensor for tensor in tensors if _is_whole(tensor)]
@@ -114,11 +115,11 @@ def _written(function: Any, args: Sequence[Any], keywords: Mapping[str, Any]) ->
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    storage = _storage(tensor)
+    storage = storage_of(tensor)
     return storage is None or bool(tensor.numel() * tensor.element_size() >= storage.nbytes())
 
 
-def _reads_no_values(function: Any) -> bool:
+def reads_no_values(function: Any) -> bool:
     """Whether an operation takes no more of a tensor than its shape and type."""
     name = function.overloadpacket.__name__
     return bool(name.endswith("_like") or name.startswith("new_"))

@@ -1,4 +1,4 @@
-"""The source-filter vocoder as a Voice: its frames, F0 and noise come with the clip, so that renders differ by arithmetic."""
+"""The source-filter vocoder as a Voice: frames, F0 and noise come with a clip, so that renders differ by arithmetic."""
 
 from collections.abc import Mapping
 from dataclasses import replace
