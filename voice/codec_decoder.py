@@ -78,22 +78,27 @@ class Stage(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Log magnitude and a complex direction of each band to sound: an inverse STFT, half a window behind the other."""
+    """Log magnitude and a complex direction of each band to sound: an inverse STFT, windows overlapping by half.
+
+    The second half of a window and the first of the next make `hop` samples, so what is a transposed convolution of one
+    channel elsewhere is here a plain one of two taps and `hop` channels, whose columns are then read one by one.
+    """
 
     basis: Tensor
 
     def __init__(self, hop: int) -> None:
         super().__init__()
-        self.hop = hop
-        self.register_buffer("basis", synthesis_basis(2 * hop, hop), persistent=False)
+        whole = synthesis_basis(2 * hop, hop)[:, 0]  # [2 * bands, 2 * hop]
+        basis = torch.stack([whole[:, hop:].T, whole[:, :hop].T], dim=2)
+        self.register_buffer("basis", basis.contiguous(), persistent=False)
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         """Map [batch, 3 * bands, time] to [batch, 1, hop * time]; a window sounds first where its column begins."""
         log_magnitude, real, imaginary = x.chunk(3, dim=1)
         magnitude = torch.exp(log_magnitude.clamp(max=LOUDEST))
         spectrum = torch.cat([magnitude * real, magnitude * imaginary], dim=1)
-        # As an upsampling: the column in front ends in what this one begins.
-        return F.conv_transpose1d(past.joined(spectrum, 1), self.basis, stride=self.hop, padding=self.hop)
+        samples = F.conv1d(past.joined(spectrum, 1), self.basis)
+        return samples.mT.flatten(1)[:, None]
 
 
 def bands_of(config: CodecConfig) -> int:

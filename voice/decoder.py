@@ -100,12 +100,13 @@ class SpeechDecoder(nn.Module):
         """Rows [1 + codebooks, rows] of no token: what stands before the first."""
         return self.nothing[:, None].expand(-1, rows)
 
-    def write(self, prompt: Tensor, longest: int | None = None) -> Tensor:
+    def write(self, prompt: Tensor, longest: int | None = None, text: Tensor | None = None) -> Tensor:
         """Rows of the model's own, the likeliest tokens of each, until END is said and the codebooks have caught up.
 
         Args:
             prompt: [1 + codebooks, rows].
             longest: rows at most, `delay` + 1 at least; as the configuration has it where left out.
+            text: [longest] text tokens, forced; the codes are the model's own.
 
         Returns:
             [1 + codebooks, rows], at least `delay` + 1 rows; no code where a codebook has not begun.
@@ -133,7 +134,9 @@ class SpeechDecoder(nn.Module):
             if position > asked:
                 logits = self.logits(hidden)
                 row = torch.stack([values[0].argmax() for values in logits.values()])
-                if reading is not None and last == asked + longest:
+                if text is not None:
+                    row[0] = text[position - asked - 1]
+                elif reading is not None and last == asked + longest:
                     row[0] = reading(logits["text"][0])
                 behind = torch.arange(len(row)) > position - asked
                 # A codebook has nothing to say before its first frame.
