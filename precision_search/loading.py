@@ -9,6 +9,7 @@ from audio_eval.audio import read_folder, resample
 from precision.recipe import Recipe
 from precision_search.entrypoint import load_entrypoint
 from precision_search.setting import SetupError
+from voice.blvoice import BlVoice, BlVoiceCodec
 from voice.decoder import DecoderVoice
 from voice.decoder_config import SEVEN_B, DecoderConfig
 from voice.embedded import EmbeddedVoice, bundled_clips
@@ -106,6 +107,18 @@ def _decoder(recipe: Recipe) -> Loaded:
     return voice, voice.clips(recipe.data.search + recipe.data.held_back)
 
 
+def _blvoice(recipe: Recipe) -> Loaded:
+    if recipe.data.audio is not None:
+        raise SetupError("data.audio: blvoice reads its own sentences; leave it out, or name blvoice_codec")
+    voice = BlVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+    return voice, voice.clips()
+
+
+def _blvoice_codec(recipe: Recipe) -> Loaded:
+    voice = BlVoiceCodec.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+    return voice, voice.clips(recordings(recipe, voice.sample_rate_hz))
+
+
 def _on_paper(recipe: Recipe) -> Loaded:
     raise SetupError(
         f"model.name: {recipe.model.name} is on paper, its weights are nowhere and nothing can be heard of it;"
@@ -119,6 +132,8 @@ MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {
     "embedded": _embedded,
     "hifigan": _hifigan,
     "decoder": _decoder,
+    "blvoice": _blvoice,
+    "blvoice_codec": _blvoice_codec,
     **dict.fromkeys(ON_PAPER, _on_paper),
 }
 """The models that the package brings, by the name that a recipe has of each."""

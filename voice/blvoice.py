@@ -4,7 +4,7 @@ Of the class of BL-Voice-1, small: voice/data/BLVOICE_CARD.md says how it was tr
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from voice.decoder import DecoderVoice, SpeechDecoder
 from voice.decoder_config import MINI
 from voice.embedded import DATA, EmbeddedVoice, bundled_clips
 from voice.family import Family
+from voice.hf.base import Recording
 from voice.model import Clip, Rendering
 from voice.phones import index_of
 from voice.reading import prompt_of
@@ -153,16 +154,13 @@ class BlVoiceCodec:
         with torch.inference_mode():
             return Rendering(*self.module(*clip.inputs))
 
-    def clips(self) -> tuple[Clip, ...]:
-        """The bundled recordings with the codes that the model gives them in fp32."""
-        found = []
-        for clip in bundled_clips():
-            assert clip.natural is not None
-            frames = len(clip.natural) // MINI.codec.frame_samples
-            natural = clip.natural[: frames * MINI.codec.frame_samples]
+    def clips(self, recordings: Sequence[Recording]) -> tuple[Clip, ...]:
+        """Recordings, cut to whole frames, with the codes that the model gives them in fp32."""
+        samples, found = MINI.codec.frame_samples, []
+        for recording in recordings:
+            natural = recording.samples[: len(recording.samples) // samples * samples]
             with torch.no_grad():
                 columns = columns_of(torch.from_numpy(natural)[None])[0]
                 codes = torch.stack([values.argmax(dim=1) for values in self.module(columns)[1].values()])
-            seconds = len(natural) / MINI.codec.sample_rate_hz
-            found.append(Clip(clip.name, (columns, codes), seconds, natural))
+            found.append(Clip(recording.name, (columns, codes), len(natural) / MINI.codec.sample_rate_hz, natural))
         return tuple(found)
