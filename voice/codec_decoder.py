@@ -32,7 +32,9 @@ class Past:
         return None if self._kept is None else next(self._kept)
 
     def joined(self, x: Tensor, length: int) -> Tensor:
-        """`x` [batch, channels, time] with `length` columns of what came before in front of it."""
+        """`x` [batch, channels, time] with `length` columns of what came before in front of it; none are not kept."""
+        if length == 0:
+            return x
         kept = self.take()
         whole = F.pad(x, (length, 0)) if kept is None else torch.cat([kept, x], dim=-1)
         self.new.append(whole[..., whole.shape[-1] - length :])
@@ -63,7 +65,12 @@ class Stage(nn.Module):
         # Every sample hears two frames: the padding cuts what the frame in front would say of the time before it, and
         # what the last would of the time to come. So the input is kept, not a sum half made: streamed bits are those
         # of the whole in every arithmetic.
-        self.up = nn.ConvTranspose1d(before, after, 2 * rate, stride=rate, padding=rate)
+        self.rate = rate
+        self.up: nn.Conv1d | nn.ConvTranspose1d
+        if config.subpixel:
+            self.up = nn.Conv1d(before, after * rate, 2)
+        else:
+            self.up = nn.ConvTranspose1d(before, after, 2 * rate, stride=rate, padding=rate)
         self.units = nn.ModuleList(
             ResidualUnit(after, config.block_kernel, config.block_dilation ** (index + 1))
             for index in range(config.units)
@@ -72,6 +79,8 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, past: Past) -> Tensor:
         """Map [batch, channels, time] to [batch, fewer channels, rate * time]."""
         x = self.up(past.joined(F.elu(x), 1))
+        if isinstance(self.up, nn.Conv1d):
+            x = torch.unflatten(x, 1, (-1, self.rate)).mT.flatten(2)
         for unit in self.units:
             x = unit(x, past)
         return x
@@ -121,7 +130,9 @@ class CodecDecoder(nn.Module):
             Stage(before, after, rate, config)
             for before, after, rate in zip(config.channels, config.channels[1:], config.rates, strict=False)
         )
-        self.last = nn.Conv1d(config.channels[-1], 1 if config.head_hop == 1 else 3 * bands_of(config), config.kernel)
+        self.last = nn.Conv1d(
+            config.channels[-1], 1 if config.head_hop == 1 else 3 * bands_of(config), config.last_taps
+        )
         self.synthesis = None if config.head_hop == 1 else Synthesis(config.head_hop)
         offsets = torch.arange(config.codebooks) * (config.codes + 1)
         self.register_buffer("offsets", offsets, persistent=False)
@@ -142,7 +153,7 @@ class CodecDecoder(nn.Module):
         x = self.first(past.joined(x, self.config.kernel - 1))
         for stage in self.stages:
             x = stage(x, past)
-        x = self.last(past.joined(F.elu(x), self.config.kernel - 1))
+        x = self.last(past.joined(F.elu(x), self.config.last_taps - 1))
         sound: Tensor = torch.tanh(x) if self.synthesis is None else self.synthesis(x, past)
         return sound[:, 0]
 
@@ -170,7 +181,8 @@ class CodecDecoder(nn.Module):
             for unit in range(config.units):
                 reach = (config.block_kernel - 1) * config.block_dilation ** (unit + 1)
                 shapes[f"stages_{index}_units_{unit}"] = (1, after, reach)
-        shapes["last"] = (1, config.channels[-1], config.kernel - 1)
+        if config.last_taps > 1:
+            shapes["last"] = (1, config.channels[-1], config.last_taps - 1)
         if self.synthesis is not None:
             shapes["synthesis"] = (1, 2 * bands_of(config), 1)
         return shapes

@@ -26,6 +26,11 @@ class CodecConfig:
     block_dilation: int = 2
     units: int = 1
     """Residual units behind each upsampling; the dilation of each is `block_dilation` times that of the one before."""
+    subpixel: bool = False
+    """Whether an upsampling is a plain convolution of two taps, its channels read as columns (Shi et al. 2016, arXiv
+    1609.05158): the same function as a transposed one, which no engine here has in FP8."""
+    last_kernel: int | None = None
+    """Taps of the last convolution, where they are not as many as of the first."""
     head_hop: int = 1
     """Samples that the last convolution gives for each of its columns: 1 writes them as they are, more by a short
     inverse STFT of twice as many points."""
@@ -43,6 +48,11 @@ class CodecConfig:
                 f"{len(self.rates)} upsamplings have {len(self.rates) + 1} widths around them,"
                 f" got channels {self.channels}"
             )
+
+    @property
+    def last_taps(self) -> int:
+        """Taps of the last convolution."""
+        return self.kernel if self.last_kernel is None else self.last_kernel
 
     @property
     def frame_samples(self) -> int:
@@ -107,7 +117,20 @@ MINI = DecoderConfig(
     hidden=768,
     text=1 + 42 * 42,
     max_rows=128,
-    codec=CodecConfig(16000, 8, 128, 64, (160, 128, 64), (4, 4), kernel=3, block_dilation=2, units=3, head_hop=80),
+    codec=CodecConfig(
+        16000,
+        8,
+        128,
+        64,
+        (160, 128, 64),
+        (4, 4),
+        kernel=3,
+        block_dilation=2,
+        units=3,
+        subpixel=True,
+        last_kernel=1,
+        head_hop=80,
+    ),
     reads=True,
     longest_rows=90,
 )
