@@ -8,7 +8,7 @@ are read some are replaced, so that a slip of its own does not throw the model o
 import argparse
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +159,12 @@ def folded(model: SpeechDecoder) -> dict[str, Tensor]:
     """Weights of a model that was trained, as `SpeechDecoder` has them; its codec's are left out."""
     state = {k: v for k, v in model.state_dict().items() if ".parametrizations." not in f".{k}"}
     state |= {"text.weight": model.text.weight, "text_head.weight": model.text_head.weight}
-    return {name: tensor.detach().clone() for name, tensor in state.items() if not name.startswith("codec.")}
+    return without_codec({name: tensor.detach().clone() for name, tensor in state.items()})
+
+
+def without_codec(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a model's state this script trains."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("codec.")}
 
 
 def main() -> None:
@@ -181,7 +186,7 @@ def main() -> None:
     model.codec.requires_grad_(False)
     raw = arguments.out / "lm_raw.pt"
     if arguments.resume:
-        model.load_state_dict(torch.load(raw, weights_only=True))
+        model.load_state_dict(torch.load(raw, weights_only=True), strict=False)  # all but the codec
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(wanted, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.02)
     draw = torch.Generator().manual_seed(int(arguments.resume))
@@ -207,9 +212,9 @@ def main() -> None:
                     parts = [losses(model, judged[at : at + 4], None) for at in range(0, len(judged), 4)]
                 held = {name: round(float(np.mean([part[name].item() for part in parts])), 4) for name in parts[0]}
                 print(f"  held back {held}", end="", flush=True)
-                torch.save(model.state_dict(), raw)
+                torch.save(without_codec(model.state_dict()), raw)
             print(flush=True)
-    torch.save(model.state_dict(), raw)
+    torch.save(without_codec(model.state_dict()), raw)
     torch.save(folded(model), arguments.out / "lm.pt")
 
 
