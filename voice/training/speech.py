@@ -10,6 +10,7 @@ import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -37,8 +38,8 @@ class Utterance:
     f0_hz: NDArray[np.float32]  # of each frame, 0 where unvoiced
 
 
-def read(text: str) -> Utterance:
-    """Have flite read a sentence; durations by rounding the ends of phones to whole frames."""
+def read(text: str, *, pitch: bool = True) -> Utterance:
+    """Have flite read a sentence; phones end at whole frames by rounding, F0 is all 0 where it is not asked for."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         command = ["flite", "-voice", VOICE, "-psdur", "-t", text, "-o", str(wav)]
@@ -52,7 +53,8 @@ def read(text: str) -> Utterance:
     edges = np.minimum(np.round(ends * SAMPLE_RATE_HZ / HOP).astype(int), frames)
     edges[-1] = frames
     samples = samples[: frames * HOP]
-    return Utterance(text, tuple(phone for phone, _ in pairs), np.diff(edges, prepend=0), samples, track_f0(samples))
+    f0_hz = track_f0(samples) if pitch else np.zeros(frames, dtype=np.float32)
+    return Utterance(text, tuple(phone for phone, _ in pairs), np.diff(edges, prepend=0), samples, f0_hz)
 
 
 def track_f0(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,12 +101,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--train", type=int, default=1500)
     parser.add_argument("--held-back", type=int, default=40)
+    parser.add_argument("--without-pitch", action="store_true", help="leave F0 out, which takes most of the time")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     texts = sentences(arguments.train + arguments.held_back, rare_words(DICTIONARY), seed=20261120)
+    reading = partial(read, pitch=not arguments.without_pitch)
     with ProcessPoolExecutor() as pool:
         made = []
-        for done, utterance in enumerate(pool.map(read, texts, chunksize=8), 1):
+        for done, utterance in enumerate(pool.map(reading, texts, chunksize=8), 1):
             made.append(utterance)
             if done % 100 == 0:
                 print(f"{done} of {len(texts)} sentences read", file=sys.stderr)
