@@ -17,7 +17,7 @@ from precision.mistakes import nearest, shown
 from precision.model_section import ModelSection
 from precision_search.setting import SetupError
 from voice.family import Family
-from voice.folding import fold
+from voice.folding import fold_parametrizations
 from voice.hf.base import Recording
 from voice.model import Clip, Rendering, Voice
 from voice.noise import UnpairedNoiseError
@@ -73,7 +73,8 @@ def _of_voice(
     if idle:
         said = ", ".join(f"model.{key}" for key in idle)
         raise SetupError(f"{said}: {model.entrypoint} gives a Voice, which says that itself; leave it out")
-    fold(voice.module).requires_grad_(False)
+    fold_parametrizations(voice.module.eval())
+    voice.module.requires_grad_(False)
     what = f"{model.entrypoint}, clips"
     given = _called("entrypoint", what, voice.clips, _asked(what, voice.clips, known, voice.sample_rate_hz, own_audio))
     clips = tuple(itertools.islice(given, known["count"]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from voice.family import Family
-from voice.folding import fold
+from voice.folding import fold_parametrizations
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
 
@@ -70,7 +70,8 @@ class TorchVoice:
                 another shape; or nothing tells how long a clip is.
         """
         keywords = _keywords(examples)
-        module = fold(module).requires_grad_(False).cpu().float()
+        fold_parametrizations(module.eval())
+        module = module.requires_grad_(False).cpu().float()
         voice = cls(name, module, family, sample_rate_hz, outputs, keywords)
         clips, draws = [], False
         for index, example in enumerate(examples):
