@@ -29,7 +29,7 @@ from voice.transformer import HIDDEN_SCORE, Places
 
 ROWS = 320
 """Of a step, about."""
-REPLACED = 0.08
+REPLACED = 0.2
 TEXT_WEIGHT = 0.3
 
 
@@ -188,7 +188,7 @@ def main() -> None:
     if arguments.resume:
         model.load_state_dict(torch.load(raw, weights_only=True), strict=False)  # all but the codec
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(wanted, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(wanted, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.1)
     draw = torch.Generator().manual_seed(int(arguments.resume))
     begin, limit = time.monotonic(), arguments.minutes * 60
     recent: list[float] = []
