@@ -1,29 +1,72 @@
-"""fold: weights that are computed from others at each call (weight norm, spectral norm, pruning), computed once."""
+"""Folding: weights that a module computes on the way, made parameters of their own."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 
-def fold(module: nn.Module) -> nn.Module:
-    """Replace each parametrized tensor by its value, in place, and give the module.
+def fold_parametrizations(module: nn.Module) -> tuple[str, ...]:
+    """Replace every parametrized weight in a module by the parameter that it comes to; in place.
 
-    A computed weight is a new tensor at each call, which no site could be told by, nor any scheme prepared for. Folded
-    are torch's parametrizations of every kind, and weight norm, spectral norm and pruning of the older kind, by hooks.
-    The module computes as it did in eval mode.
+    Folded are parametrizations of torch.nn.utils.parametrize (weight norm, spectral norm, orthogonal and one's own),
+    the older weight_norm and spectral_norm, and pruning. The weights are those of eval mode, to the bit; what they were
+    computed from is gone. Levers, and training in a target's arithmetic, then see a layer's weight as its own.
+
+    Returns:
+        Path of each folded weight, in the order of `named_modules()`.
     """
-    module.eval()  # a spectral norm in training goes on with its iteration
-    for part in list(module.modules()):
-        if parametrize.is_parametrized(part):
-            names = list(part.parametrizations)  # type: ignore[arg-type]
-            for name in names:
-                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
-        for hook in list(part._forward_pre_hooks.values()):
+    folded: list[str] = []
+    # Listed first, for folding takes modules away.
+    for path, child in list(module.named_modules()):
+        names = (*_fold_lists(child), *_fold_hooks(child))
+        folded += [f"{path}.{name}" if path else name for name in names]
+    return tuple(folded)
+
+
+def _fold_lists(module: nn.Module) -> list[str]:
+    if not parametrize.is_parametrized(module):
+        return []
+    lists = module.parametrizations
+    assert isinstance(lists, nn.ModuleDict)
+    names = list(lists)
+    for name in names:
+        # Spectral norm moves its vectors whenever a weight is asked for in training.
+        lists[name].eval()
+        trained = any(tensor.requires_grad for tensor in lists[name].parameters(recurse=False))
+        with torch.inference_mode(False), torch.no_grad():
+            weight: Tensor = getattr(module, name).detach().clone(memory_format=torch.preserve_format)
+            # An original that stands alone may be tied to another layer, and is left as it is.
+            several = not lists[name].is_tensor
+            parametrize.remove_parametrizations(module, name, leave_parametrized=several)
+        _set(module, name, weight, trained=trained)
+    return names
+
+
+def _fold_hooks(module: nn.Module) -> list[str]:
+    names: list[str] = []
+    for hook in list(module._forward_pre_hooks.values()):
+        with torch.inference_mode(False):
             if isinstance(hook, WeightNorm):
-                remove_weight_norm(part, hook.name)
+                names.append(hook.name)
+                trained = bool(getattr(module, f"{hook.name}_v").requires_grad)
+                remove_weight_norm(module, hook.name)
             elif isinstance(hook, SpectralNorm):
-                remove_spectral_norm(part, hook.name)
+                names.append(hook.name)
+                trained = bool(getattr(module, f"{hook.name}_orig").requires_grad)
+                remove_spectral_norm(module, hook.name)
             elif isinstance(hook, prune.BasePruningMethod):
-                prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]
-    return module
+                names.append(hook._tensor_name)
+                trained = bool(getattr(module, f"{names[-1]}_orig").requires_grad)
+                prune.remove(module, names[-1])  # type: ignore[no-untyped-call]
+            else:
+                continue
+        _set(module, names[-1], getattr(module, names[-1]).detach(), trained=trained)
+    return names
+
+
+def _set(module: nn.Module, name: str, weight: Tensor, *, trained: bool) -> None:
+    delattr(module, name)
+    # By assignment, which recurrent layers keep a list by.
+    setattr(module, name, nn.Parameter(weight, requires_grad=trained))

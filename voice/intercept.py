@@ -12,24 +12,26 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from precision.site import Op
+from voice.contractions import CONTRACTIONS
 from voice.owners import Owners
 from voice.recurrent import RECURRENT
 from voice.site_call import ConvOptions, SiteCall
 from voice.spellings import SPELLINGS, attention_forward
 
 Handler = Callable[[SiteCall], Tensor]
-_SEEN = SPELLINGS | RECURRENT
+_SEEN = SPELLINGS | CONTRACTIONS | RECURRENT
 
 
 @contextmanager
 def intercept(module: nn.Module, handler: Handler) -> Iterator["Interception"]:
     """Within the context, let `handler` compute every matrix product that `module` runs.
 
-    Seen are linear, conv1d, conv2d and conv_transpose1d; matmul in all spellings, bmm, addmm, baddbmm, einsum of two
-    operands; scaled_dot_product_attention, which becomes two products around a softmax in fp32; and
-    nn.MultiheadAttention, which takes no fused path here; LSTM, GRU and RNN, layers and cells, step by step. Products
-    of integers, vectors or nested tensors and compiled code run as they are. Works alike under no_grad and
-    inference_mode.
+    Seen are linear, bilinear, conv1d, conv2d and conv_transpose1d; matmul in all spellings, bmm, addmm, baddbmm, mv,
+    addmv, inner, multi_dot, tensordot and einsum, of several operands two by two; cdist of Euclid's distances;
+    scaled_dot_product_attention, which becomes two products around a softmax in fp32; nn.MultiheadAttention, which
+    takes no fused path here; LSTM, GRU and RNN, layers and cells, step by step. What else multiplies
+    (conv_transpose2d, conv3d, complex numbers, integers, nested tensors, dot products of two vectors, what makes a
+    parametrized weight, compiled code) runs as it is. Works alike under no_grad and inference_mode.
 
     A site is named by the path of the module whose weight is used, a weight used twice being one site; a module with
     several matrices has `path#parameter`, as a recurrent layer has `path#weight_hh_l0`. A product of two activations is
@@ -57,6 +59,11 @@ class _Frame:
     path: str
     module: nn.Module
     calls: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def makes_weights(self) -> bool:
+        """Whether a parametrization runs, whose products are no products of the model."""
+        return "parametrizations" in self.path
 
     def name(self, kind: str) -> str:
         """Name the next call of a kind."""
@@ -106,7 +113,9 @@ class Interception(TorchFunctionMode):
             with self:
                 return attention_forward(*args, **keywords)
         spelling = _SEEN.get(function)
-        if spelling is not None and keywords.keys() <= spelling.keywords:
+        if spelling is None or (self._frames and self._frames[-1].makes_weights):
+            return function(*args, **keywords)
+        if keywords.keys() <= spelling.keywords:
             result = spelling.run(self, *args, **keywords)
             if result is not None:
                 return result
@@ -141,6 +150,13 @@ class Interception(TorchFunctionMode):
         if owned is not None and owned.whole:
             return owned.site
         return f"{self._frames[-1].path}#{name}" if self._frames else None
+
+    def table_site(self, table: Tensor) -> str | None:
+        """Name the site of a matrix whose rows are searched; None where it is an activation."""
+        owned = self._owners.find(table)
+        if owned is not None:
+            return owned.site if owned.whole else None
+        return self._owners.find_computed(table, self._frames[-1].module if self._frames else None)
 
     def call(
         self,

@@ -37,6 +37,7 @@ class Owners:
     def __init__(self, module: nn.Module) -> None:
         """Index `module`; parameters replaced later are not known."""
         self._spans: dict[int, list[_Span]] = {}
+        self._module = module
         modules = sorted(module.named_modules(), key=lambda item: isinstance(item[1], nn.Embedding))
         for path, owner in modules:
             tensors = [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]
@@ -51,6 +52,24 @@ class Owners:
         for span in self._spans.get(tensor.untyped_storage()._cdata, ()):
             if span.start <= tensor.storage_offset() < span.start + span.length:
                 return Owned(span.site, tensor.numel() == span.length)
+        return None
+
+    def find_computed(self, table: Tensor, running: nn.Module | None) -> str | None:
+        """Name the site of a table that a module computes from a matrix of its own, of the same shape.
+
+        So a codebook has it that is kept as sums and counts. The module is the one that runs, or the one that keeps the
+        table as an attribute (its method may be called from outside). None where there is no such module.
+        """
+        keepers = [running] if running is not None else []
+        storage = table.untyped_storage()._cdata
+        for module in (*keepers, *self._module.modules()):
+            held = (value for value in vars(module).values() if isinstance(value, Tensor))
+            if module is not running and not any(value.untyped_storage()._cdata == storage for value in held):
+                continue
+            own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            alike = [self.find(tensor) for tensor in own if tensor.shape == table.shape]
+            if len(alike) == 1 and alike[0] is not None:
+                return alike[0].site
         return None
 
     def _add(self, tensor: Tensor, site: str) -> None:

@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from precision.site import Site
 from voice.intercept import Interception, intercept
+from voice.phase import Phase
 from voice.site_call import SiteCall
 
 OUTSIDE = "(outside the module)"
@@ -28,11 +29,43 @@ def _cuda_recurrent_flops(x: Sequence[int], weights: Sequence[Sequence[int]], *_
     return 2 * math.prod(x[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
 
 
-# Torch's counter knows no fused recurrent layer, and would count one as nothing.
-_RECURRENT = {
+def _flops_of_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(matrix)
+
+
+def _flops_of_added(_: Any, matrices: Sequence[int], other: Sequence[int], *__: Any, **___: Any) -> int:
+    return 2 * math.prod(matrices) * (other[-1] if len(other) > 1 else 1)
+
+
+def _flops_of_distances(x1: Sequence[int], x2: Sequence[int], p: float = 2.0, *_: Any, **__: Any) -> int:
+    batch = torch.broadcast_shapes(x1[:-2], x2[:-2])  # type: ignore[no-untyped-call]
+    return 2 * math.prod(batch) * x1[-2] * x2[-2] * x1[-1] if p == 2 else 0
+
+
+# What torch's counter does not know, and would count as nothing.
+_UNKNOWN_TO_TORCH = {
     torch.ops.aten.mkldnn_rnn_layer: _cpu_recurrent_flops,
     torch.ops.aten._cudnn_rnn: _cuda_recurrent_flops,
+    torch.ops.aten.mv: _flops_of_vector,
+    torch.ops.aten.dot: _flops_of_vector,
+    torch.ops.aten.addmv: _flops_of_added,
+    torch.ops.aten.addbmm: _flops_of_added,
+    torch.ops.aten._addmm_activation: _flops_of_added,
+    torch.ops.aten._euclidean_dist: _flops_of_distances,
+    torch.ops.aten._cdist_forward: _flops_of_distances,
 }
+
+
+class _Everywhere:
+    """In place of torch's tracker of modules, which fails on a module that is given a parameter in inference_mode."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +80,8 @@ class Discovery:
     """Path of each module that multiplies outside the sites, and its share of all; largest first."""
     total_macs_per_second: float
     """Multiply-accumulates per second of audio, counted by torch over everything that ran."""
+    phases: Mapping[str, Phase] = field(default_factory=dict)
+    """By site, of those that make angles; `voice.phase` finds them."""
 
 
 def discover(module: nn.Module, run: Callable[[], object], seconds: float) -> Discovery:
@@ -67,7 +102,8 @@ def discover(module: nn.Module, run: Callable[[], object], seconds: float) -> Di
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError(f"the run must make audio of a positive length, got {seconds} s")
     tallies: dict[str, _Tally] = {}
-    counting = FlopCounterMode(display=False, custom_mapping=_RECURRENT)
+    counting = FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH)
+    counting.mod_tracker = _Everywhere()  # type: ignore[assignment]
     # Fused attention has no formula in torch's counter, its parts have one.
     with sdpa_kernel(SDPBackend.MATH), counting as counter:
         watch = _Unclaimed(counter)

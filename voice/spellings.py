@@ -34,6 +34,9 @@ class Calls(Protocol):
     def named_site(self, weight: Tensor, name: str) -> str | None:
         """Name the site of a weight that the running module calls `name`; None outside the module."""
 
+    def table_site(self, table: Tensor) -> str | None:
+        """Name the site of a matrix whose rows are searched; None where it is an activation."""
+
     def call(
         self,
         site: str,
@@ -94,13 +97,22 @@ def _matmul_tensor2(calls: Calls, input: Tensor, tensor2: Tensor) -> Tensor | No
     return _matmul(calls, input, tensor2, None)
 
 
+def _matmul_vec(calls: Calls, input: Tensor, vec: Tensor) -> Tensor | None:
+    return _matmul(calls, input, vec, None)
+
+
 def _rmatmul(calls: Calls, input: Tensor, other: Tensor) -> Tensor | None:
     return _matmul(calls, other, input, None)
 
 
 def _matmul(calls: Calls, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor | None:
-    if not is_plain(left, right) or right.ndim < 2:
+    if not is_plain(left, right) or left.ndim == right.ndim == 1:
         return None
+    if right.ndim == 1:
+        column = _matmul(calls, left, right[:, None], None)
+        if column is None:
+            return None
+        return column.squeeze(-1) if bias is None else column.squeeze(-1) + bias
     if left.ndim == 1:
         row = _matmul(calls, left[None], right, bias)
         return None if row is None else row.squeeze(-2)
@@ -124,7 +136,7 @@ def addmm(
     """A product with something added: the bias of a linear layer where it can be one."""
     if not isinstance(input, Tensor):
         return None
-    if beta == 1 and alpha == 1 and input.ndim == 1:
+    if beta == 1 and alpha == 1 and input.ndim == 1 and mat2.ndim > 1:
         return _matmul(calls, mat1, mat2, input)
     product = _matmul(calls, mat1, mat2, None)
     if product is None:
@@ -134,42 +146,16 @@ def addmm(
     return product if beta == 0 else product + input * beta
 
 
+def addmv(calls: Calls, input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor | None:
+    """As addmm, of a vector."""
+    return addmm(calls, input, mat, vec, beta=beta, alpha=alpha)
+
+
 def baddbmm(
     calls: Calls, input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor | None:
     """As addmm, over a batch."""
     return addmm(calls, input, batch1, batch2, beta=beta, alpha=alpha)
-
-
-def einsum(calls: Calls, equation: Any, *operands: Any) -> Tensor | None:
-    """A contraction of two tensors, each index once in each; other equations run as they are."""
-    if not isinstance(equation, str) or len(operands) != 2 or not is_plain(*operands):
-        return None
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    first, _, second = terms.partition(",")
-    if not arrow or any(len(set(term)) != len(term) or "." in term for term in (first, second, result)):
-        return None
-    a, b = operands
-    sizes = dict(zip(first, a.shape, strict=True)) | dict(zip(second, b.shape, strict=True))
-    batch = "".join(index for index in first if index in second and index in result)
-    inner = "".join(index for index in first if index in second and index not in result)
-    rows = "".join(index for index in first if index not in second)
-    columns = "".join(index for index in second if index not in first)
-    if not inner or set(result) != set(batch + rows + columns):
-        return None
-    if any(a.shape[first.index(index)] != b.shape[second.index(index)] for index in batch + inner):
-        return None
-
-    def arranged(tensor: Tensor, term: str, *groups: str) -> Tensor:
-        permuted = tensor.permute([term.index(index) for index in batch + "".join(groups)])
-        lengths = [math.prod(sizes[index] for index in group) for group in groups]
-        return permuted.reshape([sizes[index] for index in batch] + lengths)
-
-    product = matmul(calls, arranged(a, first, rows, inner), arranged(b, second, inner, columns))
-    if product is None:
-        return None
-    order = batch + rows + columns
-    return product.reshape([sizes[index] for index in order]).permute([order.index(index) for index in result])
 
 
 def scaled_dot_product_attention(
@@ -291,28 +277,32 @@ def is_plain(*tensors: Any) -> bool:
     )
 
 
-def _spelling(run: Callable[..., Tensor | None]) -> Spelling:
+def spelling(run: Callable[..., Any]) -> Spelling:
+    """A spelling that understands all keywords of what stands for it."""
     return Spelling(run, frozenset(inspect.signature(run).parameters))
 
 
 SPELLINGS: dict[Any, Spelling] = {
-    F.linear: _spelling(linear),
-    torch.conv1d: _spelling(_convolution("conv1d", 1)),
-    torch.conv2d: _spelling(_convolution("conv2d", 2)),
-    torch.conv_transpose1d: _spelling(_convolution("conv_transpose1d", 1, transposed=True)),
-    torch.matmul: _spelling(matmul),
-    torch.linalg.matmul: _spelling(matmul),
-    torch.Tensor.matmul: _spelling(_matmul_tensor2),
-    torch.Tensor.__matmul__: _spelling(matmul),
-    torch.Tensor.__rmatmul__: _spelling(_rmatmul),
-    torch.mm: _spelling(_matmul_mat2),
-    torch.Tensor.mm: _spelling(_matmul_mat2),
-    torch.bmm: _spelling(_matmul_mat2),
-    torch.Tensor.bmm: _spelling(_matmul_mat2),
-    torch.addmm: _spelling(addmm),
-    torch.Tensor.addmm: _spelling(addmm),
-    torch.baddbmm: _spelling(baddbmm),
-    torch.Tensor.baddbmm: _spelling(baddbmm),
-    torch.einsum: _spelling(einsum),
-    F.scaled_dot_product_attention: _spelling(scaled_dot_product_attention),
+    F.linear: spelling(linear),
+    torch.conv1d: spelling(_convolution("conv1d", 1)),
+    torch.conv2d: spelling(_convolution("conv2d", 2)),
+    torch.conv_transpose1d: spelling(_convolution("conv_transpose1d", 1, transposed=True)),
+    torch.matmul: spelling(matmul),
+    torch.linalg.matmul: spelling(matmul),
+    torch.Tensor.matmul: spelling(_matmul_tensor2),
+    torch.Tensor.__matmul__: spelling(matmul),
+    torch.Tensor.__rmatmul__: spelling(_rmatmul),
+    torch.mm: spelling(_matmul_mat2),
+    torch.Tensor.mm: spelling(_matmul_mat2),
+    torch.bmm: spelling(_matmul_mat2),
+    torch.Tensor.bmm: spelling(_matmul_mat2),
+    torch.mv: spelling(_matmul_vec),
+    torch.Tensor.mv: spelling(_matmul_vec),
+    torch.addmv: spelling(addmv),
+    torch.Tensor.addmv: spelling(addmv),
+    torch.addmm: spelling(addmm),
+    torch.Tensor.addmm: spelling(addmm),
+    torch.baddbmm: spelling(baddbmm),
+    torch.Tensor.baddbmm: spelling(baddbmm),
+    F.scaled_dot_product_attention: spelling(scaled_dot_product_attention),
 }
