@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 from voice.family import Family
 from voice.hf.base import HfError, HfVoice, Recording
@@ -61,12 +60,10 @@ class Codec(nn.Module):
             codebooks: how many are used, from the first; None: `usual`, or all there are.
 
         Raises:
-            HfError: there are not so many, or too few to decode.
+            HfError: there are not so many, or too few to decode, or the model has one half alone.
         """
         super().__init__()
-        _fold(model)
-        for name, child in model.named_children():
-            self.add_module(name, child)
+        adopt(self, model)
         self.sample_rate_hz = int(getattr(model.config, "sampling_rate", None) or model.config.sample_rate)
         self.hop = self._hop(model.config)
         fewest, available = self._fewest(), len(self.stages())
@@ -189,6 +186,19 @@ class CodecVoice(HfVoice):
         return Clip(recording.name, (sound, codes), len(natural) / self.sample_rate_hz, natural)
 
 
+def adopt(module: nn.Module, model: nn.Module) -> None:
+    """Make a model's parts those of a module, under their own names.
+
+    Raises:
+        HfError: it was saved without its encoder or its decoder.
+    """
+    for half in ("encoder", "decoder"):
+        if getattr(model, half, model) is None:
+            raise HfError(f"the codec was saved without its {half}; sound is coded and decoded: give it both")
+    for name, child in model.named_children():
+        module.add_module(name, child)
+
+
 def check_recordings(voice: HfVoice, count: int, recordings: Sequence[Recording], shortest: int) -> None:
     """Refuse too few recordings, and those that are not [time] float32 of `shortest` samples at least."""
     wrong = [
@@ -203,14 +213,6 @@ def check_recordings(voice: HfVoice, count: int, recordings: Sequence[Recording]
             f"{voice.name} says recordings again: give it mono float32 [time] at {voice.sample_rate_hz} Hz, of"
             f" {shortest} samples or more; " + "; ".join(wrong)
         )
-
-
-def _fold(model: nn.Module) -> None:
-    """Compute weight norm once for all, so that the weights are weights again."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name)
 
 
 def _spacing(entries: Tensor) -> float:

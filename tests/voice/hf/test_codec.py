@@ -1,6 +1,7 @@
 """Codecs of transformers: the same codes and sound as their own code has, with every product a site."""
 
 import importlib
+import json
 from functools import cache
 from pathlib import Path
 
@@ -205,3 +206,36 @@ def test_every_recording_that_cannot_be_coded_is_named(twins):
     for said in ("stereo: float32 [2, 9000]", "short: float32 [1919]", "double: float64 [9000]", "5 clips", "are 4"):
         assert said in message
     assert "good" not in message
+
+
+@pytest.mark.parametrize("kind", ["pocket_tts_codec", "vibevoice_codec"])
+def test_a_codec_without_codes_says_a_recording_again(kind, tmp_path):
+    voice = load(str(build(kind, tmp_path)))
+    recordings = [Recording("a", speech(24_000, 1.5).numpy()), Recording("b", speech(24_000, 2.0).numpy()[7000:])]
+    first, second = voice.clips(2, recordings)
+    rendered = voice.render(first)
+    assert (voice.family, rendered.logits, voice.unforced(first)) == ("vocoder", {}, None)
+    assert rendered.sound.shape == first.inputs[0].shape
+    assert 0.05 < rendered.sound.abs().max() < 0.95
+    voice.render(second)
+    assert torch.equal(voice.render(first).sound, rendered.sound)
+    found = discover(voice.module, lambda: voice.render(first), first.seconds)
+    assert found.covered_share >= 0.99, found.uncovered
+    name = json.loads((tmp_path / "config.json").read_text())["architectures"][0]
+    theirs = getattr(importlib.import_module("transformers"), name).from_pretrained(tmp_path).eval()
+    hop = voice.module.hop
+    values = torch.nn.functional.pad(first.inputs[0], (0, -len(first.inputs[0]) % hop))[None, None]
+    with torch.inference_mode():
+        latents = theirs.encode(values, **({"sample": False} if kind == "vibevoice_codec" else {})).latents
+        sound = next(iter(theirs.decode(latents).values()))
+    assert latents.shape[1] == values.shape[2] / hop
+    torch.testing.assert_close(rendered.sound, sound[0, 0, : len(rendered.sound)], atol=2e-5, rtol=0)
+    assert {site.name.partition("#")[0] for site in found.sites} <= set(dict(theirs.named_modules()))
+
+
+def test_half_a_codec_is_refused(twins, tmp_path):
+    transformers = importlib.import_module("transformers")
+    mimi = transformers.MimiModel.from_pretrained(twins("mimi").folder, encoder_config=None)
+    mimi.save_pretrained(tmp_path)
+    with pytest.raises(HfError, match=r"saved without its encoder; .* give it both"):
+        load(str(tmp_path))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from voice.hf.codec import Codec
+from voice.hf.codec_continuous import ContinuousCodec, PocketCodec, VibeVoiceCodec
 from voice.hf.codec_dac import DacCodec, XcodecCodec
 from voice.hf.codec_encodec import EncodecCodec
 from voice.hf.codec_mimi import MimiCodec
@@ -84,6 +85,30 @@ def xcodec(folder: Path) -> None:
     _finish(model, codec, "embed", model.acoustic_decoder.conv2, folder)
 
 
+def pocket(folder: Path) -> None:
+    """Latents of 8 numbers at 12.5 Hz; 24 kHz."""
+    config = _hf(
+        "PocketTTSAudioTokenizerConfig",
+        num_filters=4, hidden_size=32, latent_dim=8, upsample_groups=32, num_hidden_layers=2, intermediate_size=64,
+        num_attention_heads=4, num_key_value_heads=4, layer_scale_initial_scale=0.3, sliding_window=100,
+    )  # fmt: skip
+    model = _seeded("PocketTTSAudioTokenizerModel", config, 6)
+    codec = PocketCodec(_seeded("PocketTTSAudioTokenizerModel", config, 6))
+    _level(codec, model.decoder.decoder_seanet.layers[-1].conv)
+    model.save_pretrained(folder)
+
+
+def vibevoice(folder: Path) -> None:
+    """Latents of 8 numbers at 7.5 Hz; 24 kHz."""
+    config = _hf(
+        "VibeVoiceAcousticTokenizerConfig",
+        num_filters=2, hidden_size=8, depths=(1,) * 7, ffn_expansion=2, layer_scale_init_value=0.3,
+    )  # fmt: skip
+    model = _seeded("VibeVoiceAcousticTokenizerModel", config, 7)
+    _level(VibeVoiceCodec(_seeded("VibeVoiceAcousticTokenizerModel", config, 7)), model.decoder.head.conv)
+    model.save_pretrained(folder)
+
+
 def _encodec(config: Any, folder: Path) -> None:
     model = _seeded("EncodecModel", config, 2)
     codec = EncodecCodec(_seeded("EncodecModel", config, 2), config.num_quantizers)
@@ -132,14 +157,20 @@ def _fill(codec: Codec, rest: Tensor, stages: Any) -> None:
 
 def _finish(model: Any, codec: Codec, table: str, last: Any, folder: Path) -> None:
     """Give the model its entries and a sound that is neither silent nor too loud, and write it."""
-    with torch.no_grad():
-        sound, _ = codec(speech(codec.sample_rate_hz, 2.5))
-    level = PEAK / sound.abs().max()
-    _set(last, last.weight * level, last.bias * level)
+    _level(codec, last)
     theirs = [book for name, book in model.named_modules() if name.endswith("codebook")]
     for book, stage in zip(theirs, codec.stages(), strict=True):
         getattr(book, table).copy_(stage.codebook.entry(torch.arange(len(stage.codebook.weight))))
     model.save_pretrained(folder)
+
+
+def _level(codec: Codec | ContinuousCodec, last: Any) -> None:
+    """Scale the last layer so that speech peaks at half of full scale."""
+    with torch.no_grad():
+        made = codec(speech(codec.sample_rate_hz, 2.5))
+    sound: Tensor = made[0] if isinstance(made, tuple) else made
+    level = PEAK / sound.abs().max()
+    _set(last, last.weight * level, last.bias * level)
 
 
 def speech(rate_hz: int, seconds: float) -> Tensor:
