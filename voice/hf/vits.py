@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from voice.family import Family
+from voice.folding import fold_parametrizations
 from voice.hf.base import HfVoice, Recording
 from voice.hf.forcing import forced, noted
 from voice.hf.texts import sentence_ids
@@ -38,7 +38,8 @@ class VitsVoice(HfVoice):
     )
 
     def __post_init__(self) -> None:
-        fold_weight_norm(self.module)
+        # Convolutions of the flow are kept as a direction and a length.
+        fold_parametrizations(self.module)
 
     @property
     def sample_rate_hz(self) -> int:
@@ -93,12 +94,3 @@ class VitsVoice(HfVoice):
     def _rate(self) -> float:
         rate: Any = self.module.speaking_rate
         return float(rate)
-
-
-def fold_weight_norm(module: nn.Module) -> None:
-    """Put plain weights in place of all that are computed from a direction and a length, as weight norm does."""
-    for layer in module.modules():
-        if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(layer, name)
-    module.requires_grad_(False)
