@@ -25,6 +25,7 @@ from precision_search.run import calibrated, moments_of
 from precision_search.run import run as run_setting
 from precision_search.setting import Setting, SetupError
 from precision_search.table import gate_lines, table
+from precision_search.uncovered import outside_lines, warning
 from precision_search.unscorable import refuse_clips
 from precision_search.wire import devices as cards
 from precision_search.wire import make_setting, read_recipe, study_header
@@ -84,6 +85,9 @@ def run(
         _need_optuna()
     setting = make_setting(recipe)
     progress.say(describe(setting))
+    warned = warning(setting.discovery.covered_share)
+    if warned is not None:
+        progress.say(f"warning: {warned}")
     if not there:
         refuse_clips(setting, progress, workers if isinstance(workers, int) else os.cpu_count() or 1)
     header, text = study_header(setting), recipe.to_yaml()
@@ -125,7 +129,10 @@ def describe(setting: Setting) -> str:
 def check(source: str, overrides: Sequence[str]) -> Answer:
     """Everything that can be known of a recipe without running it."""
     setting = make_setting(read_recipe(source, overrides))
+    warned = warning(setting.discovery.covered_share)
     lines = [describe(setting)]
+    lines += [f"  {line}" for line in outside_lines(setting.discovery.uncovered)]
+    lines += [] if warned is None else [f"  warning: {warned}"]
     lines += _grouped("refused", [(f"{scheme}: {why}", site) for (site, scheme), why in setting.refused.items()])
     lines += _grouped("protected", [(why, site) for site, why in setting.protected.items()])
     lines.append(f"  nothing wrong; run it with: precision-search run {source}")
@@ -134,6 +141,7 @@ def check(source: str, overrides: Sequence[str]) -> Answer:
         "recipe_digest": setting.recipe.digest,
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
+        "warning": warned,
         "space": {site: [scheme.name for scheme in schemes] for site, schemes in setting.space.items()},
         "refused": [{"site": site, "scheme": scheme, "why": why} for (site, scheme), why in setting.refused.items()],
         "protected": dict(setting.protected),
@@ -150,35 +158,6 @@ def _grouped(word: str, reasons: Sequence[tuple[str, str]]) -> list[str]:
         f"  {word} {reason}\n      {len(names)} sites: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
         for reason, names in by_reason.items()
     ]
-
-
-def sites(source: str, overrides: Sequence[str]) -> Answer:
-    """The sites of a recipe's model."""
-    setting = make_setting(read_recipe(source, overrides))
-    total = setting.discovery.total_macs_per_second
-    rows = [
-        {
-            "name": site.name,
-            "op": site.op,
-            "weight_shape": list(site.weight_shape),
-            "k": site.k,
-            "n": site.n,
-            "groups": site.groups,
-            "macs_per_second": site.macs_per_second,
-            "mac_share": site.macs_per_second / total,
-        }
-        for site in setting.sites
-    ]
-    lines = [f"{'site':44} {'op':17} {'weight':>18} {'K':>6} {'N':>6} {'MMAC/s':>9} {'share':>7}"]
-    lines += [
-        f"{site.name:44} {site.op:17} {'x'.join(map(str, site.weight_shape)) or '-':>18} {site.k:6} {site.n:6}"
-        f" {site.macs_per_second / 1e6:9.3f} {site.macs_per_second / total:7.2%}"
-        for site in setting.sites
-    ]
-    share = setting.discovery.covered_share
-    lines.append(f"{len(rows)} sites, {share:.2%} of {total / 1e6:.1f} million MACs per second of audio")
-    lines += [f"  outside: {path} {part:.2%}" for path, part in setting.discovery.uncovered]
-    return Answer({"sites": rows, "covered_mac_share": share, "macs_per_second": total}, "\n".join(lines))
 
 
 def formats() -> Answer:

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import itertools
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import nn
 from precision.mistakes import nearest, shown
 from precision.model_section import ModelSection
 from precision_search.setting import SetupError
+from precision_search.sources import OURS
 from voice.family import Family
 from voice.folding import fold_parametrizations
 from voice.hf.base import Recording
@@ -24,6 +26,7 @@ from voice.noise import UnpairedNoiseError
 from voice.torch_module import TorchModuleError, TorchVoice
 
 _VOICE = ("name", "family", "module", "sample_rate_hz", "protected", "unforced", "reseeded", "render", "clips")
+_NOT_THEIRS = ("<frozen", *(f"{Path(__file__).parents[1] / room}{os.sep}" for room in sorted(OURS)))
 _OF_MODULE = ("inputs", "outputs", "sample_rate_hz", "family")
 
 Recordings = Callable[[int], Sequence[Recording]]
@@ -194,7 +197,7 @@ def _raised(what: str, error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not any(part in frame.filename for part in ("site-packages", "<frozen"))
+        if not frame.filename.startswith(_NOT_THEIRS) and "site-packages" not in frame.filename
     ]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{what} raises {type(error).__name__}: {error}{where}"

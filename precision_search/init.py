@@ -2,37 +2,38 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from precision.document import dump
+from audio_eval.audio import read_folder
 from precision.journal import write_atomic
 from precision.mistakes import unknown_name
-from precision.recipe import Recipe, load_recipe
+from precision.recipe import load_recipe
 from precision.schema import schema_text
 from precision.space import resolve_space
 from precision_search import loading, wire
 from precision_search.commands import Answer, CommandError
+from precision_search.draft import TAKES, draft, model_named
 from precision_search.recipe_text import recipe_text
 from precision_search.setting import SetupError
 from precision_search.survey import Look, Proposal, propose
+from precision_search.uncovered import outside_lines, warning
 
 _SEARCH_CLIPS, _HELD_BACK_CLIPS, _LEAST_HELD_BACK = 8, 12, 2
-_SECONDS = 3
+_FIRST, _USUAL = (1, _LEAST_HELD_BACK), _SEARCH_CLIPS + _HELD_BACK_CLIPS
 _NOT_SET = {
     "space": "init finds the rules itself; change them in the file that it writes",
     "target": "init takes the card by --device",
-    "model.name": "init takes the model as its argument",
+    **dict.fromkeys(("model.name", "model.hf", "model.entrypoint"), "init takes the model as its argument"),
 }
-_PERCENTILE = {"tenstorrent": 99.99, "hopper": 99.999}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `init` and `schema`."""
     text = "Look at a model and write a commented recipe that runs, to begin with."
     sub = subparsers.add_parser("init", help=text, description=text)
-    sub.add_argument("model", metavar="MODEL", help=f"a model: {', '.join(loading.MODELS)}")
+    sub.add_argument("model", metavar="MODEL", help=f"a model: {TAKES}")
     sub.add_argument("--device", default="p150a", metavar="CARD", help="a card of `devices` (default: p150a)")
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="set a value, as model.checkpoint=PATH"
@@ -57,7 +58,7 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
     """Write a recipe for a model that was loaded and looked at.
 
     Args:
-        model: name of a model.
+        model: name of a model, or hf:PATH, or entrypoint:MODULE:FUNCTION.
         device: name of a card that a backend drives.
         overrides: `key.path=value` for anything but `space`, applied before the model is loaded.
         out: file to write; `MODEL_CARD.yaml` in this folder by default.
@@ -67,17 +68,17 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
         CommandError: no such model, a rule set from outside, or a file in the way.
         SetupError, CheckpointError, AudioFileError, RecipeError: as for a recipe that names the same.
     """
-    if model not in loading.MODELS:
-        raise CommandError(unknown_name(model, "model", loading.MODELS))
+    named = model_named(model)
     if device not in wire.devices():
         raise CommandError(unknown_name(device, "card", wire.devices()))
     for key, instead in _NOT_SET.items():
         if any(re.match(rf"{key}\b", override) for override in overrides):
             raise CommandError(f"--set {key}: {instead}")
-    path = out if out is not None else Path(f"{model}_{device}.yaml")
+    short = _short(model)
+    path = out if out is not None else Path(f"{short}_{device}.yaml")
     if path.exists() and not force:
         raise CommandError(f"{path}: is there already; write over it by --force, or name another file by --out")
-    look = _look(model, device, overrides, _name(path.stem, model, device))
+    look = _look(named, device, overrides, _name(path.stem, short, device))
     proposals = propose(look.sites, look.recipe.schemes, look.recipe.baseline, look.voice.protected, look.refuses)
     text = recipe_text(look, proposals, path)
     _read_back(text, look, proposals)
@@ -94,9 +95,12 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
             for rule in proposals
         ],
     }
+    warned = warning(look.discovery.covered_share)
     lines = [
         f"{path}: {look.voice.name} on {look.device.title}, {len(look.sites)} sites under {len(proposals)} rules,"
         f" {look.recipe.data.search} clips to search with, {look.recipe.data.held_back} held back",
+        *(f"  {line}" for line in outside_lines(look.discovery.uncovered)),
+        *([] if warned is None else [f"  warning: {warned}"]),
         "  look through it, then",
         f"    precision-search check {path}",
         f"    precision-search run {path}",
@@ -110,10 +114,22 @@ def _name(*candidates: str) -> str:
     return (stem or f"{model}_{device}")[:100]
 
 
-def _look(model: str, device: str, overrides: Sequence[str], name: str) -> Look:
+def _short(model: str) -> str:
+    """What files and recipes of a model are named by: the last part of a path or of a module."""
+    way, _, rest = model.partition(":")
+    if way == "hf":
+        return Path(rest).expanduser().resolve().name if Path(rest).expanduser().is_dir() else rest.rpartition("/")[2]
+    return rest.partition(":")[0].rpartition(".")[2] if way == "entrypoint" else model
+
+
+def _look(model: Mapping[str, str], device: str, overrides: Sequence[str], name: str) -> Look:
     card = wire.devices()[device]
     backend = wire.backend_of(card)
-    first = _draft(model, device, overrides, name, 1, _LEAST_HELD_BACK, cut=True)
+    first = draft(model, device, overrides, name, *_FIRST)
+    if "name" not in model:
+        # These give as many clips as they are asked for, or as there are recordings.
+        audio = first.data.audio
+        first = draft(model, device, overrides, name, *_split(_USUAL if audio is None else len(read_folder(audio))))
     voice, clips = loading.load_model(first)
     if not clips:
         raise SetupError("data: there are no clips; name a folder with recordings by --set data.audio=FOLDER")
@@ -121,7 +137,7 @@ def _look(model: str, device: str, overrides: Sequence[str], name: str) -> Look:
     # Said only where it cuts: not of short clips, nor of a model that speaks whole sentences of its own.
     longest = max(clip.seconds for clip in clips)
     cut = first.data.seconds is not None and 0.9 * first.data.seconds < longest <= first.data.seconds
-    recipe = _draft(model, device, overrides, name, search, held_back, cut=cut)
+    recipe = draft(model, device, overrides, name, search, held_back, cut=cut)
     if recipe.data.search + recipe.data.held_back > len(clips):
         raise SetupError(
             f"data: {recipe.data.search} + {recipe.data.held_back} clips are asked for, and there are {len(clips)};"
@@ -142,30 +158,6 @@ def _split(clips: int) -> tuple[int, int]:
     """How many clips search and how many judge: 8 and 12, or two of five and the rest where there are fewer."""
     search = max(1, min(_SEARCH_CLIPS, clips * 2 // 5))
     return search, max(_LEAST_HELD_BACK, min(_HELD_BACK_CLIPS, clips - search))
-
-
-def _draft(
-    model: str, device: str, overrides: Sequence[str], name: str, search: int, held_back: int, *, cut: bool
-) -> Recipe:
-    """A recipe with all but the rules, which allow the baseline alone."""
-    card = wire.devices()[device]
-    usual = [
-        key for key, preset in wire.presets().items() if preset.usual and card.architecture in preset.architectures
-    ]
-    data = {
-        "version": 1,
-        "name": name,
-        "model": {"name": model},
-        "target": {"device": device},
-        "data": {"search": search, "held_back": held_back, **({"seconds": _SECONDS} if cut else {})},
-        "calibrate": {"method": "percentile", "percentile": _PERCENTILE.get(card.backend or "", 99.99)},
-        "presets": usual,
-        "baseline": "bf16",
-        "space": [{"match": "*", "allow": ["bf16"]}],
-        "gates": {"profile": "transparent"},
-        "search": {"minimize": "seconds", "candidates": 12, "evaluations": 80, "seed": 0},
-    }
-    return load_recipe(dump(data), wire.known_names(), overrides)
 
 
 def _read_back(text: str, look: Look, proposals: Sequence[Proposal]) -> None:

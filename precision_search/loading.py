@@ -13,7 +13,7 @@ from voice.blvoice import BlVoice, BlVoiceCodec
 from voice.decoder import DecoderVoice
 from voice.decoder_config import SEVEN_B, DecoderConfig
 from voice.embedded import EmbeddedVoice, bundled_clips
-from voice.folding import fold
+from voice.folding import fold_parametrizations
 from voice.hf.base import HfError, Recording
 from voice.hf.loading import load as load_hf
 from voice.hifigan import HifiganVoice
@@ -74,7 +74,7 @@ def _hf(recipe: Recipe) -> Loaded:
     model, count = recipe.model, recipe.data.search + recipe.data.held_back
     try:
         voice = load_hf(str(model.hf), revision=model.revision, trust_remote_code=model.trust_remote_code)
-        fold(voice.module)
+        fold_parametrizations(voice.module)
         return voice, voice.clips(count, recordings(recipe, voice.sample_rate_hz))
     except HfError as error:
         raise SetupError(f"model.hf: {error}") from error

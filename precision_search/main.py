@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from audio_eval.profiles import PROFILES
-from precision_search import commands, export, init, plan, presets, studies
+from precision_search import commands, coverage, export, init, plan, presets, pricing, studies
 from precision_search.progress import Progress
 
 _JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
@@ -39,8 +39,10 @@ _EPILOG = """examples:
   precision-search run tts_blackhole                      search the embedded voice for a Blackhole card
   precision-search run recipes/hifigan_blackhole.yaml --set model.checkpoint=generator_v2.pt --set data.audio=wavs/
   precision-search init embedded --device h100_sxm        write a commented recipe for a model it has looked at
+  precision-search sites --model hf:kyutai/mimi           where any model multiplies, and which share of it is found
   precision-search check my_recipe.yaml                   find every mistake without running anything
   precision-search run tts_blackhole --resume             go on where a run was stopped
+  precision-search cost tts_blackhole                     price its baseline and its cheapest policy; hear nothing
   precision-search study ls                               list the studies below studies/; show, compare, export them
   precision-search plan studies/tts_blackhole             have the card's own library check and plan every operation
   precision-search export studies/tts_blackhole --out DIR write a folder that runs on the card without this toolkit
@@ -93,7 +95,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--no-cache", action="store_true", help="measure anew what other studies measured, and keep nothing for others"
     )
     command("check", "Check a recipe, its model, its clips and its space; run nothing.", recipe=True)
-    command("sites", "List the sites of a recipe's model, and the share of its computation that they are.", recipe=True)
     command("formats", "List the number formats that a scheme may name.", recipe=False)
     command("devices", "List the cards, their rates and prices with sources.", recipe=False)
     evaluate = command("evaluate", "Hold a policy of a study against the gates again.", recipe=False)
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    for module in (init, presets, studies, plan, export):
+    for module in (coverage, init, presets, pricing, studies, plan, export):
         module.add_parser(subparsers)
     return parser
 
@@ -208,8 +209,8 @@ def _dispatch(parsed: argparse.Namespace) -> int:
         return _run_recipe(parsed)
     if "answer" in parsed:
         found = parsed.answer(parsed)
-    elif parsed.command in ("check", "sites"):
-        found = getattr(commands, parsed.command)(parsed.recipe, parsed.set)
+    elif parsed.command == "check":
+        found = commands.check(parsed.recipe, parsed.set)
     elif parsed.command == "evaluate":
         found = _evaluate(parsed)
     elif parsed.command == "judge":

@@ -14,6 +14,7 @@ import torch
 from backends.tenstorrent.exact.threads import set_threads
 from precision_search.auditions import Auditions
 from precision_search.bundle import address, pack, unpack
+from precision_search.sources import install
 
 Fetch = Callable[[Any], bytes]
 """From a reference to what it stands for."""
@@ -55,7 +56,7 @@ class RemoteWorker:
     """One process of a node: its auditions, made of what lies in the store."""
 
     def __init__(self, fetch: Fetch, content: list[Any], moments: dict[str, Any], threads: int) -> None:
-        """Be there; `content` is one reference, to (setting, calibration)."""
+        """Be there; `content` is two references: to sources of the model, and to (setting, calibration)."""
         self._fetch, self._content, self._threads = fetch, content, threads
         self._moments = Fetched(fetch, moments, keep=False)
         self._adapted = Fetched(fetch, {}, keep=True)
@@ -82,7 +83,8 @@ class RemoteWorker:
     def _begin(self) -> str:
         if self._auditions is None:
             set_threads(self._threads)
-            setting, calibration = unpack(self._fetch(self._content[0]))
+            install(unpack(self._fetch(self._content[0])))
+            setting, calibration = unpack(self._fetch(self._content[1]))
             self._auditions = Auditions(setting, calibration, self._moments, self._adapted)
         return first_digest(self._auditions)
 

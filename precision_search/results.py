@@ -216,6 +216,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "seconds": round(seconds, 1),
         "sites": len(setting.sites),
         "covered_mac_share": setting.discovery.covered_share,
+        "outside": [{"module": path, "mac_share": share} for path, share in setting.discovery.uncovered],
         "adaptation": None if found.trained is None else told(found.trained.adapted),
         "schemes": {scheme.name: scheme.to_dict() for scheme in recipe.schemes},
         "protected": dict(setting.protected),

@@ -11,6 +11,7 @@ from precision_search.auditions import Auditions
 from precision_search.bundle import address, pack
 from precision_search.pools import Task
 from precision_search.remote import Held
+from precision_search.sources import sources_of
 
 HELD_OUTPUTS = 256
 """Renders kept to be scored again."""
@@ -29,9 +30,10 @@ class Store:
     """References to what was put."""
 
     def __init__(self, put: Callable[[bytes], Any], auditions: Auditions) -> None:
-        """Put the setting and calibration, in one, and the moments of each site."""
+        """Put the sources of a user's model, the setting and calibration, in one, and the moments of each site."""
         self._put, self._auditions = put, auditions
-        self.content = [put(pack((auditions.setting, auditions.calibration)))]
+        sources = sources_of(auditions.setting.recipe.model)
+        self.content = [put(pack(sources)), put(pack((auditions.setting, auditions.calibration)))]
         self.moments = {site: put(pack(moments)) for site, moments in auditions.moments.items()}
         self._adapted: dict[str, Any] = {}
         self._outputs: OrderedDict[str, Any] = OrderedDict()

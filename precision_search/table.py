@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from precision_search.uncovered import outside_lines, warning
+
 
 def table(summary: Mapping[str, Any]) -> str:
     """Verdict, shares, gates with threshold, value and margin, and cost against the card it is set against."""
@@ -17,6 +19,7 @@ def table(summary: Mapping[str, Any]) -> str:
         f"  LoFi share of MACs        {summary['lofi_mac_share']:7.1%}",
         f"  bfp8_b share of weights   {summary['bfp8_weight_share']:7.1%}",
         f"  FP8 share of MACs         {summary['fp8_mac_share']:7.1%}",
+        *(f"  {sentence}" for sentence in coverage_sentences(summary)),
         *(f"  {sentence}" for sentence in target_sentences(summary)),
         "",
     ]
@@ -33,6 +36,15 @@ def table(summary: Mapping[str, Any]) -> str:
     if summary["verdict"] != "kept":
         lines += ["", f"  {summary['message']}"]
     return "\n".join(lines)
+
+
+def coverage_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What of the model's computation no site does, and a warning where that is much; empty where there is nothing."""
+    # Studies of older code do not say what is outside.
+    outside = [(part["module"], part["mac_share"]) for part in summary.get("outside", ())]
+    share = summary.get("covered_mac_share")
+    warned = None if share is None else warning(share)
+    return [*outside_lines(outside), *([] if warned is None else [f"warning: {warned}"])]
 
 
 def target_sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -194,15 +194,27 @@ def fitted(
 
 def discovered(recipe: Recipe, voice: Voice, clip: Clip) -> tuple[Discovery, Rendering]:
     """Find the sites of a voice, and what lies between them, by a clip; with them the clip as fp32 renders it."""
-    heard: list[Rendering] = []
-    discovery = discover(voice.module, lambda: heard.append(voice.render(clip)), clip.seconds)
+    discovery, heard = located(voice, clip)
     short = _short(voice, clip)
     names = {site.name for site in discovery.sites}
     flow = {site: producer for site, producer in find_flow(voice.module, short).items() if producer in names}
     reordered = any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes)
     chains = find_chains(voice.module, short) if reordered else {}
     sites = (replace(site, feeds=chains.get(site.name), fed_by=flow.get(site.name)) for site in discovery.sites)
-    return replace(discovery, sites=tuple(sites)), heard[-1]
+    return replace(discovery, sites=tuple(sites)), heard
+
+
+def located(voice: Voice, clip: Clip) -> tuple[Discovery, Rendering]:
+    """Find the sites of a voice by a clip; with them the clip as fp32 renders it.
+
+    Raises:
+        SetupError: the voice multiplies nothing, or not in its module; or the clip lasts no time.
+    """
+    heard: list[Rendering] = []
+    try:
+        return discover(voice.module, lambda: heard.append(voice.render(clip)), clip.seconds), heard[-1]
+    except ValueError as error:
+        raise SetupError(f"model: {voice.name} has no sites that can be found: {error}") from error
 
 
 def _refuse_passes(recipe: Recipe, device: Device) -> None:

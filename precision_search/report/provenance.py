@@ -1,6 +1,8 @@
 """Provenance: what made the study, so that it can be made again."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from precision_search.report.figures import count, duration, number, percent
 from precision_search.report.markup import Html, cell, note, row, row_head, section, table
@@ -33,6 +35,7 @@ def provenance(results: Results) -> Html:
     rows += [_row(key, count(summary.get(key))) for key in COUNTS]
     rows += [_row("time of the search", duration(number(summary.get(key)))) for key in DURATIONS]
     rows += [_row("share of all MACs that the sites cover", percent(number(summary.get(key)))) for key in SHARES]
+    rows += [_row(f"outside of all sites: {part['module']}", percent(part["mac_share"])) for part in _outside(summary)]
     parts = [table("The study", ("What", "Value"), rows)]
     versions = summary.get("versions")
     if isinstance(versions, dict) and versions:
@@ -44,6 +47,11 @@ def provenance(results: Results) -> Html:
     if header:
         parts.append(table("Header of the log", ("What", "Value"), (_row(key, _told(header[key])) for key in header)))
     return section("provenance", "Provenance", *parts)
+
+
+def _outside(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the model multiplies outside of the sites; studies of older code do not say."""
+    return list(summary.get("outside") or ())
 
 
 def _row(name: str, value: str) -> Html:

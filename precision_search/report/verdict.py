@@ -9,6 +9,7 @@ from precision_search.report.gates import GateRow, gate_rows, unjudged
 from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
 from precision_search.report.price import device_of, price_range
 from precision_search.report.results import Results
+from precision_search.uncovered import warning
 
 SHARES = {
     "lofi_mac_share": ("LoFi share of MACs", "tenstorrent"),
@@ -44,6 +45,10 @@ def verdict(results: Results) -> Html:
     count = len(unjudged(summary))
     if count:
         parts.append(paragraph(f"{amount(count, 'gate')} could not be judged; the reasons are with the gates."))
+    covered = number(summary.get("covered_mac_share"))
+    warned = None if covered is None else warning(covered)
+    if warned is not None:
+        parts.append(note(f"{warned[:1].upper()}{warned[1:]}."))
     facts = [("Card", _card(results)), *_shares(summary), *_prices(summary)]
     pairs = (element("div", {}, element("dt", {}, name), element("dd", {}, value)) for name, value in facts)
     parts.append(element("dl", {"class": "facts"}, *pairs))
