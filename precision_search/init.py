@@ -4,17 +4,20 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from audio_eval.audio import read_folder
 from precision.journal import write_atomic
 from precision.mistakes import unknown_name
+from precision.policy import Scheme
 from precision.recipe import load_recipe
 from precision.schema import schema_text
 from precision.space import resolve_space
 from precision_search import loading, wire
 from precision_search.commands import Answer, CommandError
 from precision_search.draft import TAKES, draft, model_named
+from precision_search.protection import held
 from precision_search.recipe_text import recipe_text
 from precision_search.setting import SetupError
 from precision_search.survey import Look, Proposal, propose
@@ -79,7 +82,9 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
     if path.exists() and not force:
         raise CommandError(f"{path}: is there already; write over it by --force, or name another file by --out")
     look = _look(named, device, overrides, _name(path.stem, short, device))
-    proposals = propose(look.sites, look.recipe.schemes, look.recipe.baseline, look.voice.protected, look.refuses)
+    proposals = propose(
+        look.sites, look.recipe.schemes, look.recipe.baseline, look.voice.protected, look.refuses, _phases(look)
+    )
     text = recipe_text(look, proposals, path)
     _read_back(text, look, proposals)
     write_atomic(path, text)
@@ -106,6 +111,13 @@ def init(model: str, device: str, overrides: Sequence[str], out: Path | None, *,
         f"    precision-search run {path}",
     ]
     return Answer(data, "\n".join(lines))
+
+
+def _phases(look: Look) -> dict[str, tuple[Scheme, str]]:
+    """What sites that make phases are held at, where the voice does not name them itself."""
+    kept = held(look.recipe, look.voice, look.discovery, look.refuses)
+    named = {site for site in kept for pattern in look.voice.protected if fnmatchcase(site, pattern)}
+    return {site: (one.scheme, one.why) for site, one in kept.items() if site not in named}
 
 
 def _name(*candidates: str) -> str:

@@ -18,6 +18,8 @@ from voice.hf.base import HfError, Recording
 from voice.hf.loading import load as load_hf
 from voice.hifigan import HifiganVoice
 from voice.model import Clip, Voice
+from voice.nsf_voice import NsfVoice
+from voice.vocos import VocosVoice
 
 BUNDLED_RATE_HZ = 16000
 
@@ -98,6 +100,24 @@ def _hifigan(recipe: Recipe) -> Loaded:
     return voice, tuple(voice.clip(one.name, one.samples, rate) for one in recordings(recipe, rate))
 
 
+def _vocos(recipe: Recipe) -> Loaded:
+    voice = VocosVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+    rate = voice.sample_rate_hz
+    return voice, tuple(voice.clip(one.name, one.samples, rate) for one in recordings(recipe, rate))
+
+
+def _nsf(recipe: Recipe) -> Loaded:
+    voice = NsfVoice.load(Path(recipe.model.checkpoint) if recipe.model.checkpoint else None)
+    # F0 of the recordings that the package brings is known; of others it must be found.
+    known = {clip.name: clip.inputs[2] for clip in bundled_clips()} if recipe.data.audio is None else {}
+    rate, clips = voice.sample_rate_hz, []
+    for seed, one in enumerate(recordings(recipe, rate)):
+        f0_hz = known.get(one.name)
+        frames = len(one.samples) // voice.mel.hop
+        clips.append(voice.clip(one.name, one.samples, rate, None if f0_hz is None else f0_hz[:frames], seed))
+    return voice, tuple(clips)
+
+
 def _decoder(recipe: Recipe) -> Loaded:
     given = [key for key in ("checkpoint", "config") if getattr(recipe.model, key) is not None]
     said = [*(f"model.{key}" for key in given), *(["data.audio"] if recipe.data.audio is not None else [])]
@@ -131,6 +151,8 @@ ON_PAPER: Mapping[str, DecoderConfig] = {"blvoice_7b": SEVEN_B}
 MODELS: Mapping[str, Callable[[Recipe], Loaded]] = {
     "embedded": _embedded,
     "hifigan": _hifigan,
+    "nsf": _nsf,
+    "vocos": _vocos,
     "decoder": _decoder,
     "blvoice": _blvoice,
     "blvoice_codec": _blvoice_codec,

@@ -21,6 +21,7 @@ from precision.recipe import Recipe, RecipeError, load_recipe
 from precision.study import LOG
 from precision_search import wire
 from precision_search.commands import CommandError
+from precision_search.protection import baseline_policy
 from precision_search.results import read_policy
 from precision_search.setting import Setting
 from voice.checkpoint import content_digest
@@ -281,7 +282,7 @@ def _check_weights(setting: Setting, folder: Path) -> None:
 
 def _policy(setting: Setting, path: Path | None) -> Policy:
     if path is None:
-        return Policy.uniform([site.name for site in setting.sites], setting.recipe.baseline)
+        return baseline_policy(setting)
     try:
         return read_policy(setting, path)
     except ValueError as error:

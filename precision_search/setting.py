@@ -32,7 +32,7 @@ class Setting:
     space: Mapping[str, tuple[Scheme, ...]]
     """Site -> schemes that it may take, after rules and protection."""
     protected: Mapping[str, str]
-    """Site -> why it keeps the baseline."""
+    """Site -> why it is not lowered: it has one scheme, the baseline or, where it makes a phase, the widest."""
     refused: Mapping[tuple[str, str], str]
     """(site, scheme) -> why the card cannot."""
     first: Rendering = field(repr=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from glob import escape
+from types import MappingProxyType
 
 from backends.devices import Device
 from precision.blocks import stored_bits
@@ -79,12 +80,13 @@ def propose(
     baseline: Scheme,
     protected: Mapping[str, str],
     refuses: Refuses,
+    held: Mapping[str, tuple[Scheme, str]] = MappingProxyType({}),
 ) -> tuple[Proposal, ...]:
     """Propose rules that take every site.
 
-    Protected sites keep the baseline. The first and the last layer may choose schemes whose activations have 16 bits
-    or more; all else, schemes whose activations have 16 bits or fewer. Products of two activations get one scheme of
-    those that differ in the weights alone. What is left is told apart by module.
+    Protected sites keep the baseline, or what is said that they are held at. The first and the last layer may choose
+    schemes whose activations have 16 bits or more; all else, schemes whose activations have 16 bits or fewer. Products
+    of two activations get one scheme of those that differ in the weights alone. What is left is told apart by module.
 
     Args:
         sites: in the order in which they are called.
@@ -92,20 +94,23 @@ def propose(
         baseline: one of them; every site must be able to run it.
         protected: pattern of names -> why those sites keep the baseline.
         refuses: why a site cannot run a scheme, or None.
+        held: name of a site -> the only scheme that it may take, and why.
     """
     proposals: list[Proposal] = []
     left = dict.fromkeys(sites)
 
-    def take(match: str, wanted: Iterable[Scheme], why: str, op: Op | None = None) -> None:
+    def take(match: str, wanted: Iterable[Scheme], why: str, op: Op | None = None, least: Scheme = baseline) -> None:
         taken = tuple(site for site in left if fnmatchcase(site.name, match) and op in (None, site.op))
         if taken:
-            allow, refused = _possible(taken, tuple(wanted), baseline, refuses)
+            allow, refused = _possible(taken, tuple(wanted), least, refuses)
             proposals.append(Proposal(match, allow, why, taken, op, refused))
             for site in taken:
                 del left[site]
 
     for pattern, why in protected.items():
         take(pattern, [baseline], f"protected: {why}")
+    for name, (scheme, why) in held.items():
+        take(escape(name), [scheme], f"protected: {why}", least=scheme)
     careful = [scheme for scheme in schemes if stored_bits(scheme.activation) >= _WIDE_BITS]
     for match, place in _edges(tuple(left)):
         take(match, careful, place)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -28,6 +27,7 @@ from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
 from precision.space import resolve_groups, resolve_space
 from precision_search import loading
+from precision_search.protection import held, protected_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
 from precision_search.slow_fp8 import slow_fp8
@@ -35,6 +35,7 @@ from voice.chains import find_chains
 from voice.checkpoint import content_digest, layers_digest
 from voice.flow import find_flow
 from voice.model import AdaptableVoice, Clip, Rendering, Voice
+from voice.phase import find_phases
 from voice.sites import Discovery, discover
 
 ROOMS = ("precision", "voice", "calibrate", "audio_eval", "backends")
@@ -171,7 +172,8 @@ def fitted(
     groups = resolve_groups(recipe, discovery.sites)
     agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
     discovery = replace(discovery, sites=tuple(agreeing))
-    space, protected = _protect(recipe, voice, resolve_space(recipe, discovery.sites))
+    kept = held(recipe, voice, discovery, backend.refuses)
+    space, protected = protected_space(resolve_space(recipe, discovery.sites), kept)
     refused = slow_fp8(recipe, device, discovery.sites, space) | {
         (site.name, scheme.name): reason
         for site in discovery.sites
@@ -201,7 +203,8 @@ def discovered(recipe: Recipe, voice: Voice, clip: Clip) -> tuple[Discovery, Ren
     reordered = any(CHANNEL_ORDER in scheme.levers for scheme in recipe.schemes)
     chains = find_chains(voice.module, short) if reordered else {}
     sites = (replace(site, feeds=chains.get(site.name), fed_by=flow.get(site.name)) for site in discovery.sites)
-    return replace(discovery, sites=tuple(sites)), heard
+    phases = {site: phase for site, phase in find_phases(voice.module, short).items() if site in names}
+    return replace(discovery, sites=tuple(sites), phases=phases), heard
 
 
 def located(voice: Voice, clip: Clip) -> tuple[Discovery, Rendering]:
@@ -239,19 +242,6 @@ def _short(voice: Voice, clip: Clip) -> Callable[[], tuple[Tensor, ...]]:
             return (voice.sound(excerpt),)
 
     return run
-
-
-def _protect(
-    recipe: Recipe, voice: Voice, space: Mapping[str, tuple[Scheme, ...]]
-) -> tuple[dict[str, tuple[Scheme, ...]], dict[str, str]]:
-    """Hold the voice's protected sites at the baseline."""
-    kept = dict(space)
-    protected: dict[str, str] = {}
-    for site in space:
-        for pattern, why in voice.protected.items():
-            if fnmatchcase(site, pattern):
-                kept[site], protected[site] = (recipe.baseline,), why
-    return kept, protected
 
 
 def _divided(

@@ -21,6 +21,9 @@ SINE_LEVEL = 0.1
 HUM_LEVEL = 0.003
 """Standard deviation of the noise that goes with the sines."""
 F0_CENTRE_HZ = 200.0
+LEVEL = 1.35
+"""Times the root of a mel frame's power, over the excitation's own: what a recording's level is in the mean, which the
+filters need not learn. The paper's learn it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,11 @@ class NsfConfig:
     """Sizes."""
 
     harmonics: int = 8
-    channels: int = 24
+    channels: int = 16
     """Of the filters, which run at the sample rate."""
     hidden: int = 128
     """Of the network that reads mel and F0, at frame rate."""
-    harmonic_dilations: tuple[tuple[int, ...], ...] = ((1, 2, 4, 8, 16, 32, 64),) * 2
+    harmonic_dilations: tuple[tuple[int, ...], ...] = ((1, 2, 4, 8, 16, 32),) * 2
     """Of each filter of the harmonic branch."""
     noise_dilations: tuple[int, ...] = (1, 4, 16, 64)
     crossover_hz: tuple[float, float] = (5000.0, 1500.0)
@@ -161,5 +164,14 @@ class Nsf(nn.Module):
             count = len(block.convs)  # type: ignore[arg-type]
             harmonic, gates = block(harmonic, gates[:count]), gates[count:]
         share = _held(torch.sigmoid(self.voicing(x)), hop)
-        waveform: Tensor = self.crossover(harmonic, noise_block(hiss, gates), share)
+        waveform: Tensor = self.crossover(harmonic, noise_block(hiss, gates), share) * self._level(mel)
         return waveform
+
+    def _level(self, mel: Tensor) -> Tensor:
+        """Amplitude of the frames at each sample [batch, time], in lines between frames; filters work at level 1."""
+        frames = LEVEL * torch.sqrt(torch.exp(2 * mel).sum(dim=1))
+        following = torch.cat([frames[:, 1:], frames[:, -1:]], dim=1)
+        hop = self.config.mel.hop
+        place = torch.arange(hop, device=mel.device) / hop
+        lines: Tensor = (frames[..., None] + (following - frames)[..., None] * place).flatten(1)
+        return lines

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voice.checkpoint import load_into, load_state_dict
+from voice.embedded import bundled_clips
 from voice.family import Family
 from voice.mel import MelConfig
 from voice.model import Clip, Rendering
@@ -73,6 +74,14 @@ class NsfVoice:
             )
         inputs = (frames, f0[None], self._noise(frames.shape[2], seed))
         return Clip(name, inputs, len(natural) / self.sample_rate_hz, natural)
+
+    def bundled_clips(self) -> tuple[Clip, ...]:
+        """The recordings that the package brings, with their F0; none was trained on."""
+        return tuple(
+            self.clip(clip.name, clip.natural, self.sample_rate_hz, clip.inputs[2], seed)
+            for seed, clip in enumerate(bundled_clips())
+            if clip.natural is not None
+        )
 
     def unforced(self, clip: Clip) -> None:
         """Give None: F0 is an input of the model, which has none of its own."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.checkpoint import load_into, load_state_dict
+from voice.embedded import bundled_clips
 from voice.family import Family
 from voice.mel import EMBEDDED_MEL, MelConfig
 from voice.model import Clip, Rendering
@@ -56,7 +57,7 @@ class ConvNextBlock(nn.Module):
 
 
 class SpectralHead(nn.Module):
-    """Log magnitude and phase of each band, and the inverse STFT as a transposed convolution."""
+    """Log magnitude and phase of each band, and the inverse STFT as a matrix product and a sum of what overlaps."""
 
     basis: Tensor
 
@@ -68,20 +69,24 @@ class SpectralHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, frames, channels] to a waveform [batch, frames * hop]."""
-        log_magnitude, phase = self.project(x).transpose(1, 2).chunk(2, dim=1)
+        log_magnitude, phase = self.project(x).chunk(2, dim=-1)
         magnitude = torch.exp(log_magnitude.clamp(max=LARGEST_LOG_MAGNITUDE))
         # Sine and cosine wrap: the phase need not be, and is predicted without a jump.
-        spectrum = torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
-        samples = F.conv_transpose1d(spectrum, self.basis, stride=self.hop)
-        edge = (self.basis.shape[-1] - self.hop) // 2
-        return samples[:, 0, edge : edge + x.shape[1] * self.hop]
+        spectrum = torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=-1)
+        windows = F.linear(spectrum, self.basis).unflatten(2, (-1, self.hop))
+        count = windows.shape[2]
+        # Overlapping windows are added up a hop at a time.
+        hops = [F.pad(windows[:, :, place], (0, 0, place, count - 1 - place)) for place in range(count)]
+        samples = torch.stack(hops).sum(dim=0).flatten(1)
+        edge = (count - 1) * self.hop // 2
+        return samples[:, edge : edge + x.shape[1] * self.hop]
 
 
 def synthesis_basis(fft: int, hop: int) -> Tensor:
-    """Inverse DFT under a Hann window, [fft + 2, 1, fft]: of the STFT under a Hann window it gives the samples back.
+    """Inverse DFT under a Hann window, [fft, fft + 2]: of the STFT under a Hann window it gives the samples back.
 
-    The first half takes real parts, the second imaginary ones. Overlapping squares of the window sum to 3/8 fft / hop,
-    where frames lie on both sides: at both ends of a clip it is less, and the sound fades in and out.
+    The first half of the columns takes real parts, the second imaginary ones. Overlapping squares of the window sum to
+    3/8 fft / hop, where frames lie on both sides: at both ends of a clip it is less, and the sound fades in and out.
     """
     n = torch.arange(fft, dtype=torch.float64)
     k = torch.arange(fft // 2 + 1, dtype=torch.float64)[:, None]
@@ -90,7 +95,7 @@ def synthesis_basis(fft: int, hop: int) -> Tensor:
     angle = 2 * math.pi * k * n / fft
     window = torch.hann_window(fft, dtype=torch.float64) / (3 / 8 * fft / hop)
     basis = torch.cat([weight * torch.cos(angle), -weight * torch.sin(angle)]) * window / fft
-    return basis[:, None, :].float()
+    return basis.T.contiguous().float()
 
 
 class Vocos(nn.Module):
@@ -144,6 +149,11 @@ class VocosVoice:
         """Make a clip of a recording; ValueError as `voice.recorded` has it."""
         natural, frames = recorded(name, samples, sample_rate_hz, self.mel)
         return Clip(name, (frames,), len(natural) / self.sample_rate_hz, natural)
+
+    def bundled_clips(self) -> tuple[Clip, ...]:
+        """The recordings that the package brings; none was trained on."""
+        found = [(clip.name, clip.natural) for clip in bundled_clips()]
+        return tuple(self.clip(name, natural, self.sample_rate_hz) for name, natural in found if natural is not None)
 
     def unforced(self, clip: Clip) -> None:
         """Give None: nothing is forced on a vocoder."""

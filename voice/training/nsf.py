@@ -18,9 +18,10 @@ from voice.training.speech import load
 from voice.training.vocoder import spectral_loss
 from voice.training.vocos import learning_rate
 
-SEGMENT_FRAMES = 24
-BATCH = 4
+SEGMENT_FRAMES = 16
+BATCH = 2
 HOP = EMBEDDED_MEL.hop
+WARM_UP = 40  # steps
 
 
 def main() -> None:
@@ -35,8 +36,6 @@ def main() -> None:
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
     utterances = load(arguments.data / "train.npz")
-    with torch.no_grad():
-        mels = [log_mel(torch.from_numpy(u.samples)[None], EMBEDDED_MEL)[0] for u in utterances]
     model = Nsf()
     arguments.out.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.8, 0.99), weight_decay=1e-4)
@@ -45,12 +44,14 @@ def main() -> None:
     step, recent = 0, []
     while (elapsed := time.monotonic() - begun) < limit:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(arguments.rate, elapsed / limit, step)
+            group["lr"] = learning_rate(arguments.rate, elapsed / limit, step, WARM_UP)
         mel, f0, true = [], [], []
         for i in draw.integers(len(utterances), size=BATCH):
             u = utterances[i]
             start = int(draw.integers(len(u.f0_hz) - SEGMENT_FRAMES + 1))
-            mel.append(mels[i][:, start : start + SEGMENT_FRAMES])
+            with torch.no_grad():
+                whole = log_mel(torch.from_numpy(u.samples)[None], EMBEDDED_MEL)[0]
+            mel.append(whole[:, start : start + SEGMENT_FRAMES])
             f0.append(torch.from_numpy(u.f0_hz[start : start + SEGMENT_FRAMES]))
             true.append(torch.from_numpy(u.samples[start * HOP : (start + SEGMENT_FRAMES) * HOP]))
         made = model(torch.stack(mel), torch.stack(f0), torch.randn(BATCH, SEGMENT_FRAMES, HOP))
@@ -63,6 +64,7 @@ def main() -> None:
         step += 1
         if step % 100 == 0:
             print(f"{elapsed / 60:6.1f} min  step {step}  loss {np.mean(recent[-100:]):.4f}", flush=True)
+            print(f"        {time.process_time() / 60:.1f} min of CPU", flush=True)
     state = {key: tensor.half().contiguous() for key, tensor in model.state_dict().items()}
     save_file(state, arguments.out / "nsf.safetensors")
 

@@ -22,9 +22,9 @@ BATCH = 8
 HOP = EMBEDDED_MEL.hop
 
 
-def learning_rate(peak: float, elapsed: float, step: int) -> float:
-    """Rate after a share 0..1 of the time: 200 steps of warming up, then a cosine down to a fiftieth."""
-    return float(peak * max(0.02, 0.5 * (1 + np.cos(np.pi * elapsed))) * min(1, (step + 1) / 200))
+def learning_rate(peak: float, elapsed: float, step: int, warm_up: int = 200) -> float:
+    """Rate after a share 0..1 of the time: so many steps of warming up, then a cosine down to a fiftieth."""
+    return float(peak * max(0.02, 0.5 * (1 + np.cos(np.pi * elapsed))) * min(1, (step + 1) / warm_up))
 
 
 def main() -> None:
