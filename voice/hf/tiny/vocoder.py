@@ -41,6 +41,10 @@ def univnet(folder: Path) -> None:
     with paired_noise(6):
         model = library.UnivNetModel(config).eval()
         strengthen(model)
+        for block in model.resblocks:
+            # Logarithms are far from zero, and what is predicted are kernels: both would be too strong.
+            block.kernel_predictor.input_conv.weight.data *= 0.2
+            block.kernel_predictor.kernel_conv.weight.data *= 0.25
         noise, frames = torch.randn(1, 40, 8), torch.randn(1, 40, MELS) - 4.0
         bring_to(model.conv_post, lambda: model(frames, noise))
     model.save_pretrained(folder)
