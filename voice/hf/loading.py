@@ -59,6 +59,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "fastspeech2_conformer_hifigan": Architecture("vocoder:HifiGanVoice", "FastSpeech2ConformerHifiGan", "eager"),
         "hifigan": Architecture("vocoder:HifiGanVoice", "FastSpeech2ConformerHifiGan", "eager"),
         "univnet": Architecture("vocoder:UnivNetVoice", "UnivNetModel", "eager"),
+        "kokoro": Architecture("kokoro:KokoroVoice", "kokoro:Kokoro"),
     }
 )
 
@@ -105,6 +106,8 @@ def load(source: str, *, revision: str | None = None, trust_remote_code: bool = 
             use_safetensors=True,
             output_loading_info=True,
         )
+    except HfError:
+        raise
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, KeyError, _broken_file()) as error:
         raise HfError(f"{source}: cannot be read as a model of the architecture {kind}: {error}") from error
     _require_complete(source, found)

@@ -1,6 +1,7 @@
 """Qwen2-Audio, Voxtral, Qwen3-ASR: an encoder of sound, whose output stands in a language model's prompt."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from voice.hf.base import HfError, Recording
 from voice.hf.listening import Listening
+from voice.hf.windowed import window
 
 BESIDE = 4
 """Tokens before and behind the sound where no tokenizer lies beside the weights."""
@@ -59,10 +61,12 @@ class SpeechLlm(Listening):
         return before, behind
 
 
-class _Masked(SpeechLlm):
+class MaskedSpeechLlm(SpeechLlm):
     """One that is told by a mask which frames are heard."""
 
     inputs_heard: ClassVar[int] = 3
+    # Some take logits_to_keep without a word, and run their head on the whole prompt.
+    keeps: ClassVar[bool] = False
     mask_argument: ClassVar[str]
 
     def heard(self, recording: Recording) -> tuple[Tensor, ...]:
@@ -79,8 +83,24 @@ class _Masked(SpeechLlm):
         """Spectrogram and mask, for the first forward alone."""
         return {"input_features": heard[0], self.mask_argument: heard[1]}, {}
 
+    def hidden(self, heard: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """Last hidden states [prompt + steps - 1, hidden] of the prompt and all forced tokens but the last."""
+        first, _ = self.opening(*heard)
+        text = torch.cat([heard[-1], tokens[:-1]])
+        found: Tensor = self.model.model(**first, input_ids=text[None], use_cache=False).last_hidden_state
+        return found[0]
 
-class Qwen2AudioVoice(_Masked):
+    def forced(self, heard: Sequence[Tensor], tokens: Tensor) -> Tensor:
+        """Logits [steps, vocabulary] of every step, given the tokens [steps] before it."""
+        return self.headed(self.hidden(heard, tokens), len(tokens))
+
+    def headed(self, hidden: Tensor, steps: int) -> Tensor:
+        """Logits of the last steps; the head is not run on the prompt."""
+        logits: Tensor = self.model.lm_head(hidden[-steps:]).float()
+        return logits
+
+
+class Qwen2AudioVoice(MaskedSpeechLlm):
     """Qwen2-Audio: Whisper's encoder, a linear layer, Qwen2; it is given 30 s, and attends to what is no padding.
 
     A clip's inputs are the log-mel spectrogram [1, bands, frames], the mask [1, frames], the prompt and the forced
@@ -103,7 +123,7 @@ class Qwen2AudioVoice(_Masked):
         return whisper_extractor(self.model.config.audio_config)
 
 
-class Qwen3AsrVoice(_Masked):
+class Qwen3AsrVoice(MaskedSpeechLlm):
     """Qwen3-ASR: convolutions over pieces of a second, attention over windows of 8 s, Qwen3.
 
     A clip's inputs are the log-mel spectrogram [1, bands, frames], the mask [1, frames], the prompt and the forced
@@ -115,6 +135,10 @@ class Qwen3AsrVoice(_Masked):
         "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>",
         "<|audio_end|><|im_end|>\n<|im_start|>assistant\n",
     )
+
+    def __post_init__(self) -> None:
+        """Attend by windows in one product."""
+        window(self.model.model.audio_tower)
 
     def heard(self, recording: Recording) -> tuple[Tensor, ...]:
         """Spectrogram as long as the recording, in whole pieces, mask and prompt."""
