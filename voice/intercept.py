@@ -84,6 +84,8 @@ class Interception(TorchFunctionMode):
         self._frames: list[_Frame] = []
         self._layouts: dict[str, list[tuple[Any, ...]]] = {}
         self._count = 0
+        self.steps: Counter[str] = Counter()
+        """How many steps the recurrent layers took so far, by path."""
 
     @property
     def path(self) -> str | None:
@@ -157,6 +159,10 @@ class Interception(TorchFunctionMode):
         if owned is not None:
             return owned.site if owned.whole else None
         return self._owners.find_computed(table, self._frames[-1].module if self._frames else None)
+
+    def unrolled(self, steps: int) -> None:
+        """Note that a recurrent layer is computed in so many steps."""
+        self.steps[self.path or ""] += steps
 
     def call(
         self,

@@ -120,6 +120,7 @@ def _layer(kind: _Kind) -> Callable[..., Any]:
         batch_first = packed or arguments[8]
         x = x if batch_first else x.transpose(0, 1)
         sizes = arguments[1].tolist() if packed else []
+        calls.unrolled((len(sizes) if packed else x.shape[1]) * len(states[0]))
         last: list[_State] = []
         for layer, directions in enumerate(stack):
             if layer and dropout and training:
@@ -193,6 +194,7 @@ def _cell(kind: _Kind) -> Callable[..., Any]:
         below, before = _product(calls, w_ih, b_ih, "weight_ih"), _product(calls, w_hh, b_hh, "weight_hh")
         if below is None or before is None:
             return None
+        calls.unrolled(1)
         state = _Direction(kind, below, before, None).step(below(input), state)
         return state if kind.states > 1 else state[0]
 

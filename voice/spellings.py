@@ -37,6 +37,9 @@ class Calls(Protocol):
     def table_site(self, table: Tensor) -> str | None:
         """Name the site of a matrix whose rows are searched; None where it is an activation."""
 
+    def unrolled(self, steps: int) -> None:
+        """Note that a recurrent layer is computed in so many steps."""
+
     def call(
         self,
         site: str,

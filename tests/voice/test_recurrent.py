@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from backends.emulation.engine import EmulatedEngine
+from backends.emulation.gradient_probe import GradientProbe
+from backends.emulation.preparation import Preparation
+from backends.emulation.replay import DamageProbe
+from backends.tenstorrent.exact.arithmetic import ExactTensix
+from backends.tenstorrent.numerics import TensixArithmetic
+from precision.policy import Policy, Scheme
+from voice.graph import GraphError, graph_of
 from voice.intercept import intercept
+from voice.model import Clip, Rendering
 from voice.site_call import SiteCall
 from voice.sites import discover
 
@@ -208,3 +217,87 @@ def test_outside_the_module_and_of_another_model_torch_runs_it() -> None:
     assert calls == []
     with pytest.raises(RuntimeError, match=r"(?i)sequence length"), intercept(module, SiteCall.compute):
         module(x[:0])
+
+
+class Denoiser(nn.Module):
+    """Convolutions around an LSTM and its shortcut, as EnCodec has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inward = nn.Conv1d(1, 32, 8, 4, 2)
+        self.lstm = nn.LSTM(32, 32, 2)
+        self.outward = nn.ConvTranspose1d(32, 1, 8, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inward(x).permute(2, 0, 1)
+        y = self.lstm(y)[0] + y
+        out: Tensor = self.outward(y.permute(1, 2, 0)).tanh()
+        return out
+
+
+class DenoiserVoice:
+    """The parts of a voice that are asked here."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = Denoiser().eval()
+
+    sample_rate_hz = 1600
+
+    def sound(self, clip: Clip) -> Tensor:
+        return self.module(clip.inputs[0]).flatten()
+
+    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
+        return clip
+
+    def render(self, clip: Clip) -> Rendering:
+        with torch.inference_mode():
+            return Rendering(self.sound(clip))
+
+
+LOFI = Scheme("lofi", "bfp8_b", "bf16", fidelity="lofi")
+
+
+def test_emulation_replay_and_gradients_take_an_lstm_as_any_other_layers() -> None:
+    voice, clip = DenoiserVoice(), Clip("noise", (seeded(1, 1, 64).float(),), 0.04)
+    names = [site.name for site in discover(voice.module, lambda: voice.render(clip), clip.seconds).sites]
+    wanted = voice.render(clip).sound
+    preparation = Preparation(TensixArithmetic())
+    errors = []
+    for arithmetic in (preparation, Preparation(ExactTensix("blackhole"))):
+        policy = Policy(tuple((name, LOFI) for name in names))
+        engine = EmulatedEngine(voice, policy, arithmetic)
+        sound = engine.render(clip).sound
+        assert set(engine.realized()) == set(names)
+        assert len(arithmetic) == len(names)  # each weight prepared once, however many steps
+        errors.append(float((sound - wanted).norm() / wanted.norm()))
+        assert torch.equal(DamageProbe(voice, [clip], arithmetic, base=policy).reference(clip).sound, sound)
+    assert 0.002 < min(errors) <= max(errors) < 0.1
+    probe, foretelling = DamageProbe(voice, [clip], preparation), GradientProbe(voice, [clip], preparation, None)
+    options = [(name, LOFI) for name in names]
+    for (name, _), foretold in zip(options, foretelling.foretell(options), strict=True):
+        changed = probe.render(name, LOFI, clip).sound
+        assert 0 < (changed - wanted).norm() < 0.1 * wanted.norm()
+        assert foretold[0] > 0
+
+
+def test_a_graph_holds_few_steps_and_of_many_the_layer_is_named() -> None:
+    module = Denoiser().eval()
+    x = seeded(1, 1, 12).float()
+    graph = graph_of(module, {"x": x}, parts=("waveform",))
+    with torch.no_grad():
+        torch.testing.assert_close(graph.run({"x": 2 * x})[0], module(2 * x))
+    assert all(
+        weight is getattr(module.lstm, name)
+        for name, weight in zip(module.lstm._flat_weights_names, module.lstm._flat_weights, strict=True)
+    )
+    with pytest.raises(GraphError, match=r"lstm \(80\); that is 80 steps of 64 at most"):
+        graph_of(module, {"x": seeded(1, 1, 160).float()}, parts=("waveform",))
+
+
+def test_without_memory() -> None:
+    with torch.device("meta"):
+        layer, x = nn.LSTM(5, 4, 2, bidirectional=True), torch.empty(3, 1, 5)
+    calls, out = record(layer, x)
+    assert out[0].shape == (3, 1, 8)
+    assert calls[0].site == "#weight_ih_l0"

@@ -3,7 +3,7 @@
 import contextlib
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,17 @@ from voice.site_call import ConvOptions, SiteCall
 
 ROOT = "root"
 """Name under which the traced module is registered; the path of every parameter and node begins with it."""
+MOST_STEPS = 64
+"""Of recurrent layers in one graph, every one of which is nodes of its own: with 200 tracing takes most of a minute."""
 PURE_DRAWS = frozenset(
     "rand randn randint randperm rand_like randn_like randint_like normal normal_functional uniform exponential cauchy"
     " log_normal geometric random".split()
 )
 """Operations of aten whose result is noise alone, whatever the tensor that they fill held."""
+
+
+_BETWEEN = ("intercept", "spellings", "contractions", "recurrent", "site_call")
+"""Code between the model's and torch's, at which no message points."""
 
 
 class GraphError(ValueError):
@@ -166,7 +172,7 @@ def trace(
         what: the model, as messages name it.
 
     Raises:
-        GraphError: torch cannot trace it, or it is not on the CPU.
+        GraphError: torch cannot trace it, it is not on the CPU, or recurrent layers take too many steps.
     """
     elsewhere = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())} - {"cpu"}
     if elsewhere:
@@ -176,11 +182,14 @@ def trace(
     copies = tuple(_plain_copy(tensor) for tensor in inputs)
     sizes, draws = _Sizes(), _Draws()
     with torch.random.fork_rng(devices=[]):
-        with torch.no_grad(), draws, sizes, intercept(sites_of, SiteCall.compute):
+        with torch.no_grad(), draws, sizes, intercept(sites_of, SiteCall.compute) as interception:
             results = tuple(run(*copies))
+        _check_steps(interception.steps, what)
         wrapper = _Wrapper(module, sites_of, run, sizes.seen)
         with torch.no_grad(), _explained(what), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+            # A recurrent layer lists its weights anew whenever one is set, as torch.export does and undoes.
+            warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights\[")
             program = torch.export.export(wrapper, copies, strict=False)
             if any(_writes(node.target) for node in program.graph.nodes if node.op == "call_function"):
                 program = program.run_decompositions({})
@@ -204,6 +213,17 @@ class _Wrapper(nn.Module):
         sites_of, run, sizes = self._rest
         with _Sizes(sizes), intercept(sites_of, _as_operation):
             return tuple(run(*inputs))
+
+
+def _check_steps(steps: Mapping[str, int], what: str) -> None:
+    """Refuse what would be unrolled at length."""
+    total = sum(steps.values())
+    if total > MOST_STEPS:
+        listed = ", ".join(f"{path or 'the module itself'} ({count})" for path, count in steps.items())
+        raise GraphError(
+            f"{what} has recurrent layers, whose steps would each be nodes of the graph: {listed}; that is {total}"
+            f" steps of {MOST_STEPS} at most. Make a graph of a part without them, of one step, or of a shorter clip."
+        )
 
 
 def _plain_copy(tensor: Tensor) -> Tensor:
@@ -235,7 +255,7 @@ def _explained(what: str) -> Iterator[None]:
 def _place(error: Exception) -> str:
     """Line of the model's code at which an error came up."""
     voice = Path(__file__).parent.parent
-    ours = {Path(__file__), *(voice / name for name in ("intercept.py", "spellings.py", "site_call.py"))}
+    ours = {Path(__file__), *(voice / f"{name}.py" for name in _BETWEEN)}
     theirs = (str(Path(torch.__file__).parent), contextlib.__file__)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(theirs) and Path(frame.filename) not in ours:
