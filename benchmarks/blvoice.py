@@ -11,12 +11,13 @@ import numpy as np
 import soundfile
 import torch
 
+from audio_eval.free_running import dtw_mcd_db, duration_change, f0_mean_cents
 from audio_eval.suite import METRICS, ReferenceClip
 from voice.blvoice import BlVoice
 from voice.model import Clip
 
 ALIGNED = ("stoi", "estoi", "pesq_wb", "log_mel_l1", "lsd_db", "f0_cents", "voicing_error")
-FREE = ("duration_change", "f0_mean_cents", "dtw_mcd_db")
+FREE = {"duration_change": duration_change, "f0_mean_cents": f0_mean_cents, "dtw_mcd_db": dtw_mcd_db}
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     }
     show(columns, ALIGNED)
     print("nothing forced, timing its own")
-    show({"free": [score(clip, made.sound.numpy(), FREE) for clip, made in zip(clips, free, strict=True)]}, FREE)
+    show({"free": [free_scores(clip, made.sound.numpy()) for clip, made in zip(clips, free, strict=True)]}, tuple(FREE))
     right = np.mean([agreement(clip, made.logits) for clip, made in zip(clips, coded, strict=True)], axis=0)
     print("likeliest token is the training voice's: " + ", ".join(f"{share:.3f}" for share in right))
     for clip, one, two, three in zip(clips[: 4 if arguments.samples else 0], coded, chosen, free, strict=False):
@@ -66,6 +67,11 @@ def score(clip: Clip, made: np.ndarray, names: tuple[str, ...]) -> dict[str, flo
     """Scores of a sound against the clip's recording."""
     assert clip.natural is not None
     return ReferenceClip(clip.natural, 16000).score(made, names)
+
+
+def free_scores(clip: Clip, made: np.ndarray) -> dict[str, float]:
+    """Scores of a sound of any length against the clip's recording."""
+    return {name: metric(reference=clip.natural, degraded=made, sample_rate_hz=16000) for name, metric in FREE.items()}
 
 
 def show(columns: dict[str, list[dict[str, float]]], names: tuple[str, ...]) -> None:

@@ -18,8 +18,9 @@ END = 0
 """The text token that ends the speech."""
 LEAD = 2
 """Rows by which a text token comes before its frame."""
-LONGEST_HALVES = 12
-"""Halves of rows that a phone may last, 0.48 s; the training voice's longest pause has 0.35 s."""
+LONGEST_HALVES = 6
+"""Halves of rows that a phone may last, 0.24 s: where a model stays with one for longer, it has lost its way."""
+LONGEST_PAUSE_HALVES = 7
 
 
 def pair(first: int, second: int) -> int:
@@ -75,7 +76,7 @@ class Reading:
         tokens = list(options)
         last = len(self.phones) - 1
         if self.at == last and self.held > 0:
-            tokens = [END] if self.held >= LONGEST_HALVES else [*tokens, END]
+            tokens = [END] if self.held >= self._longest(last) else [*tokens, END]
         token = tokens[int(logits[torch.tensor(tokens)].argmax())]
         if token != END:
             self.at, self.held = options[token]
@@ -83,5 +84,8 @@ class Reading:
 
     def _next(self, at: int, held: int) -> list[tuple[int, int]]:
         """Phones of the next half, and how many halves each will have lasted."""
-        more = [(at, held + 1)] if held < LONGEST_HALVES or at == len(self.phones) - 1 else []
+        more = [(at, held + 1)] if held < self._longest(at) or at == len(self.phones) - 1 else []
         return [*more, *([(at + 1, 1)] if at + 1 < len(self.phones) else [])]
+
+    def _longest(self, at: int) -> int:
+        return LONGEST_PAUSE_HALVES if PHONES[self.phones[at] - 1] == "pau" else LONGEST_HALVES

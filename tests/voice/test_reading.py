@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from voice.decoder_config import MINI
 from voice.phones import PHONES
-from voice.reading import END, LEAD, LONGEST_HALVES, SOUNDS, Reading, pair, phones_of, prompt_of, spoken
+from voice.reading import (
+    END,
+    LEAD,
+    LONGEST_HALVES,
+    LONGEST_PAUSE_HALVES,
+    SOUNDS,
+    Reading,
+    pair,
+    phones_of,
+    prompt_of,
+    spoken,
+)
 
 PHONE = st.integers(1, len(PHONES))
 
@@ -60,14 +71,14 @@ def test_a_reading_says_all_and_ends(phones: list[int], seed: int):
     reading = Reading(prompt_of(phones))
     draw = torch.Generator().manual_seed(seed)
     said = []
-    for _ in range(len(phones) * LONGEST_HALVES):
+    for _ in range(len(phones) * LONGEST_PAUSE_HALVES):
         said.append(reading(torch.randn(MINI.text, generator=draw)))
         if said[-1] == END:
             break
     assert said[-1] == END
     heard = phones_of(said)
     assert without_repeats(heard) == without_repeats(phones)[-len(without_repeats(heard)) :]
-    assert max(len(list(run)) for _, run in itertools.groupby(heard)) <= LONGEST_HALVES * max(
+    assert max(len(list(run)) for _, run in itertools.groupby(heard)) <= LONGEST_PAUSE_HALVES * max(
         len(list(run)) for _, run in itertools.groupby(phones)
     )
 
