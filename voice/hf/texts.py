@@ -61,7 +61,8 @@ def sentence_ids(
 def unit_vector(size: int, number: int) -> Tensor:
     """A speaker's embedding [size] of length 1, of a number and of nothing else."""
     drawn = torch.randn(size, generator=torch.Generator().manual_seed(number))
-    return drawn / drawn.norm()
+    unit: Tensor = drawn / drawn.norm()
+    return unit
 
 
 def _sentences(count: int, recordings: Sequence[Recording]) -> list[str]:

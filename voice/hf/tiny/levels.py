@@ -19,4 +19,4 @@ def bring_to(layer: nn.Module, run: Callable[[], object], peak: float = PEAK) ->
         handle.remove()
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter *= peak / max(largest)
+            parameter.mul_(peak / max(largest))
