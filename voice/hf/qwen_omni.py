@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ LONGEST_SECONDS = 300
 FRAMES_A_SECOND = 100
 
 
+@dataclass(frozen=True)  # so that __post_init__ is called
 class Thinker(MaskedSpeechLlm):
     """The thinker alone: Whisper-like convolutions, attention over windows of 2 s, Qwen2.
 

@@ -95,7 +95,7 @@ def _weights(folder: Path) -> list[str]:
         return [WEIGHTS]
     try:
         return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HfError(f"{folder}: {INDEX} cannot be read: {error}") from error
 
 

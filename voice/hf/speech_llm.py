@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -123,6 +124,7 @@ class Qwen2AudioVoice(MaskedSpeechLlm):
         return whisper_extractor(self.model.config.audio_config)
 
 
+@dataclass(frozen=True)  # so that __post_init__ is called
 class Qwen3AsrVoice(MaskedSpeechLlm):
     """Qwen3-ASR: convolutions over pieces of a second, attention over windows of 8 s, Qwen3.
 
