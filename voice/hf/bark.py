@@ -69,7 +69,8 @@ class Bark(TokenModel):
 
         Args:
             prompt: [ids].
-            tokens: semantic ones [tokens]; codes [codebooks, frames], as many frames as `Stages.frames` gives.
+            tokens: semantic ones [tokens]; codes [codebooks, frames of the fine stage's window], of which those that
+                `Stages.frames` gives are sound.
 
         Returns:
             `text.semantic` [tokens, semantic vocabulary and the end], `audio.N` [frames, entries] of each codebook.
@@ -79,7 +80,8 @@ class Bark(TokenModel):
         """
         semantic, codes = tokens
         settings = self.stages.coarse
-        flat = self._flat(codes)
+        frames = self.stages.frames(len(semantic))
+        flat = self._flat(codes[:, :frames])
         if len(semantic) > settings.max_coarse_input_length or len(flat) > settings.max_coarse_history:
             raise ValueError(
                 f"{len(semantic)} semantic tokens and {len(flat)} coarse ones do not fit one window of"
@@ -93,18 +95,25 @@ class Bark(TokenModel):
         for book in range(self.given):
             heads[f"audio.{book}"] = out[book :: self.given, self._coarse_ids(book)]
         for book in range(self.given, self.books):
-            heads[f"audio.{book}"] = self._fine(codes[:book])
+            heads[f"audio.{book}"] = self._fine(codes[:book])[:frames]
         return heads
 
     def sound(self, tokens: Tokens) -> Tensor:
         """EnCodec's decoder, in one go."""
-        sound: Tensor = self.model.codec_decode(tokens[1][None])[0]
+        semantic, codes = tokens
+        sound: Tensor = self.model.codec_decode(codes[None, :, : self.stages.frames(len(semantic))])[0]
         return sound
 
     def write(self, prompt: Tensor, seconds: float, *, ends: bool) -> Tokens:
-        """Semantic tokens [tokens], codes [codebooks, frames]."""
+        """Semantic tokens [tokens], codes [codebooks, frames of the fine stage's window].
+
+        The fine stage sees all of its window, and goes on from what it wrote itself where nothing is said any more; so
+        that is written and forced, too.
+        """
         semantic = self._write_semantic(prompt, seconds, ends)
         codes = self._write_coarse(semantic)
+        lacking = max(0, self.stages.fine.max_fine_input_length - codes.shape[1])
+        codes = nn.functional.pad(codes, (0, lacking), value=self.stages.entries)
         for _ in range(self.given, self.books):
             codes = torch.cat([codes, self._fine(codes).argmax(1)[None]])
         return semantic, codes
@@ -172,13 +181,10 @@ class Bark(TokenModel):
 
     def _fine(self, codes: Tensor) -> Tensor:
         """Logits [frames, entries] of the codebook after those given [codebooks, frames]."""
-        settings, nothing = self.stages.fine, self.stages.entries
-        frames = codes.shape[1]
-        # The stage is not causal: it was trained on so many frames, and always sees as many.
-        lacking = (0, max(0, settings.max_fine_input_length - frames), 0, self.books - len(codes))
-        codes = nn.functional.pad(codes, lacking, value=nothing)
-        logits: Tensor = self.model.fine_acoustics(len(codes) - lacking[3], codes.T[None]).logits[0]
-        return logits[:frames, :nothing]
+        nothing, book = self.stages.entries, len(codes)
+        codes = nn.functional.pad(codes, (0, 0, 0, self.books - book), value=nothing)
+        logits: Tensor = self.model.fine_acoustics(book, codes.T[None]).logits[0]
+        return logits[:, :nothing]
 
 
 class BarkVoice(TokenVoice):

@@ -47,6 +47,8 @@ def bark(folder: Path) -> None:
         model = transformers.BarkModel(config).eval()
         for part in (model.semantic, model.coarse_acoustics, model.fine_acoustics):
             strengthen(part)
+        with torch.no_grad():  # padding, which nothing forbids and a trained model never says
+            model.coarse_acoustics.lm_head.weight[SEMANTIC + COARSE * ENTRIES :] = 0.0
         codec = model.codec_model
         voiced(codec, codec.decoder.layers[-1].conv, torch.randint(ENTRIES, (1, BOOKS, 66)))
     model.generation_config = _use(transformers)
