@@ -118,9 +118,13 @@ class KokoroVoice(HfVoice):
         inputs = (tokens, self._style(number), torch.tensor(number))
         predictor = self._predictor
         # As clips are rendered: recurrent layers round otherwise outside inference mode.
-        with torch.inference_mode(), noted(predictor.F0_proj) as f0, noted(predictor.N_proj) as loudness:
-            with paired_noise(number):
-                sound, durations = model.forward_with_tokens(tokens[None], inputs[1])
+        with (
+            torch.inference_mode(),
+            noted(predictor.F0_proj) as f0,
+            noted(predictor.N_proj) as loudness,
+            paired_noise(number),
+        ):
+            sound, durations = model.forward_with_tokens(tokens[None], inputs[1])
         prosody = (found.clone() for found in (durations, f0[0], loudness[0]))
         return Clip(f"phones_{number:03}", (*inputs, *prosody), len(sound) / RATE_HZ)
 
