@@ -64,10 +64,16 @@ def price(
     recipe = setting.recipe
     against = devices()[recipe.cost.against.device]
     uniform = Policy.uniform([site.name for site in setting.sites], recipe.cost_scheme)
+    sites = step_discovery(on_paper(module.config)).sites
+
+    def costs_of(device: Device, policy: Policy) -> Costs:
+        schemes = dict(policy.schemes)
+        return {case: DecoderCost(device, module.config, sites, schemes, setting.parameters, case) for case in CASES}
+
     columns = {
-        "baseline": (f"{recipe.baseline.name} everywhere", costs_of(setting, module, setting.device, baseline)),
-        "cheapest": ("cheapest allowed", costs_of(setting, module, setting.device, cheapest)),
-        "against": (f"{recipe.cost_scheme.name} everywhere", costs_of(setting, module, against, uniform)),
+        "baseline": (f"{recipe.baseline.name} everywhere", costs_of(setting.device, baseline)),
+        "cheapest": ("cheapest allowed", costs_of(setting.device, cheapest)),
+        "against": (f"{recipe.cost_scheme.name} everywhere", costs_of(against, uniform)),
     }
     load = Load(recipe.decoding.context_rows, recipe.cost.utilization)
     theirs = served(columns["against"][1], recipe.cost_scheme.name, load)
@@ -86,6 +92,7 @@ def price(
         "kind": "decoder",
         "title": f"{recipe.name}: {setting.voice.name} on {setting.device.title}",
         "parameters": setting.parameters,
+        "on_paper": next(module.parameters()).is_meta,
         "weight_macs_a_row": middle.weight_macs,
         "attention_macs_a_context_row": 2 * config.layers * config.heads * config.head_size,
         "covered_mac_share": setting.discovery.covered_share,
@@ -101,13 +108,6 @@ def price(
         "sources": _sources(setting.device, against),
     }
     return data, decoder_lines(data)
-
-
-def costs_of(setting: Setting, module: SpeechDecoder, device: Device, policy: Mapping[str, Scheme]) -> Costs:
-    """The decoder on a card under a policy, in every case; ValueError where the card has no rate for a scheme."""
-    sites = step_discovery(on_paper(module.config)).sites
-    schemes = dict(policy.items())
-    return {case: DecoderCost(device, module.config, sites, schemes, setting.parameters, case) for case in CASES}
 
 
 def _by_case(costs: Costs, figure: Callable[[DecoderCost], float]) -> Triple:

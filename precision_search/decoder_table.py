@@ -15,10 +15,10 @@ def decoder_lines(data: Mapping[str, Any]) -> list[str]:
     """Lines of a table; `data` as `decoder_pricing.price` makes it."""
     layout, load = data["layout"], data["load"]
     return [
-        f"{data['title']}: {data['parameters'] / 1e9:.2f} billion weights on paper, {layout['sites']} sites that are"
-        f" {data['covered_mac_share']:.1%} of the MACs",
-        f"a row is a frame of {load['frame_ms']:g} ms: {data['weight_macs_a_row'] / 1e9:.2f} billion MACs with weights,"
-        f" {data['attention_macs_a_context_row'] / 1e6:.3f} million for each row of context",
+        f"{data['title']}: {_large(data['parameters'])} weights{' on paper' * data['on_paper']},"
+        f" {layout['sites']} sites that are {data['covered_mac_share']:.1%} of the MACs",
+        f"a row is a frame of {load['frame_ms']:g} ms: {_large(data['weight_macs_a_row'])} MACs with weights,"
+        f" {_large(data['attention_macs_a_context_row'])} for each row of context",
         f"{layout['layers']} layers of {layout['width']}, {layout['heads']} heads sharing {layout['kv_heads']} of keys"
         f" and values; delay pattern: a pass a frame, the first sound with pass {layout['delay'] + 1}",
         f"assumed: {load['context_rows']} rows of context ({_minutes(load['context_rows'], load)}), a prompt of"
@@ -39,7 +39,7 @@ def _columns(data: Mapping[str, Any]) -> Iterator[str]:
         return f"{head:32}" + "".join(f"{cell:>29}" for cell in cells)
 
     yield row("", [column["title"] for column in columns])
-    yield row("", [column["device"] for column in columns])
+    yield row("card", [column["device"] for column in columns])
     yield row("weights, GB", [f"{column['weight_gb']:.1f}" for column in columns])
     yield row("keys and values, KiB a row", [f"{column['row_kib']:g}" for column in columns])
     for count in dict.fromkeys(("1", batch)):
@@ -58,7 +58,7 @@ def _columns(data: Mapping[str, Any]) -> Iterator[str]:
     yield row(f"streams a card, passes of {batch}", [_span(column["streams_in_batches"]) for column in columns])
     yield row("USD a stream", [_span(column["usd_per_stream"]) for column in columns])
     yield row(f"  of that on {columns[-1]['device']}", [_span(column["ratio"]) for column in columns])
-    yield "middle (low to high): the ranges of the cards' figures, of launches, and of what was measured"
+    yield "middle (best to worst outcome), by the ranges of the cards' figures, of launches, and of what was measured"
 
 
 def _beside(data: Mapping[str, Any]) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _speculation(found: Mapping[str, Any], load: Mapping[str, Any]) -> Iterator[
     yield ""
     yield (
         f"speculative decoding: {found['drafted']} rows drafted by {found['layers']} layers of {found['width']}"
-        f" ({found['parameters'] / 1e6:.0f} million weights), of which {found['acceptance']:.0%} are accepted"
+        f" ({_large(found['parameters'])} weights), of which {found['acceptance']:.0%} are accepted"
         f" (assumed): {found['expected_rows']:.2f} rows a pass"
     )
     yield (
@@ -134,6 +134,10 @@ def _each(cases: Mapping[str, Mapping[str, float]], part: str) -> dict[str, floa
 
 def _streams(count: str | int) -> str:
     return f"{count} stream{'s' if int(count) != 1 else ''}"
+
+
+def _large(count: float) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
 
 
 def _minutes(rows: float, load: Mapping[str, Any]) -> str:

@@ -156,24 +156,30 @@ def _table(columns: Sequence[_Column], against: str) -> list[str]:
     def row(head: str, cells: Sequence[str]) -> str:
         return f"{head:36}" + "".join(f"{cell:>32}" for cell in cells)
 
-    def three(serving: Serving, key: str) -> Range:
-        return Range(*(float(getattr(case, key)) for case in (serving.low, serving.middle, serving.high)))
+    def counted(key: str) -> list[str]:
+        cells = []
+        for one in served:
+            low, middle, high = (str(getattr(case, key)) for case in (one.low, one.middle, one.high))
+            cells.append(middle if low == high else f"{middle} ({low} to {high})")
+        return cells
+
+    def took(one: Serving) -> str:
+        return span(Range(*(1e6 * case.seconds_per_audio_second for case in (one.low, one.middle, one.high))))
 
     served = [column.serving for column in columns]
-    seconds = [span(three(one, "seconds_per_audio_second")) for one in served]
     return [
         row("", [column.title for column in columns]),
-        row("", [one.device.name for one in served]),
-        row("card's seconds a second of audio", seconds),
-        row("streams a card", [span(three(one, "streams_per_card")) for one in served]),
-        row("  in batches of", [span(three(one, "batch")) for one in served]),
+        row("card", [one.device.name for one in served]),
+        row("card's us for a second of audio", [took(one) for one in served]),
+        row("streams a card", counted("streams_per_card")),
+        row("  in batches of", counted("batch")),
         row("weights, MB", [number_text(one.middle.weight_bytes / 1e6) for one in served]),
         row("USD a stream", [span(column.comparison.candidate.usd_per_stream) for column in columns]),
         row(
             "USD for 1000 hours of speech", [span(column.comparison.candidate.usd_per_1000_hours) for column in columns]
         ),
         row(f"USD a stream, of that on {against}", [span(column.comparison.ratio) for column in columns]),
-        "middle (cheapest to dearest outcome) of the cards' figures; a roofline, within a factor of about two",
+        "middle (best to worst outcome), by the ranges of the cards' figures; a roofline, within a factor of about two",
     ]
 
 

@@ -1,0 +1,110 @@
+"""`precision-search cost`: what is priced, unheard."""
+
+import json
+
+import pytest
+
+from precision_search.commands import CommandError, check
+from precision_search.main import main
+from precision_search.pricing import UNHEARD, price
+from precision_search.setting import SetupError
+from precision_search.wire import read_recipe
+
+SEVEN_B = "blvoice_7b_hopper"
+
+
+@pytest.fixture(scope="module")
+def seven_b():
+    return price(SEVEN_B, ())
+
+
+class TestSevenB:
+    def test_first_sound_frame_time_and_streams_stand_beside_what_is_reported(self, seven_b):
+        text = seven_b.text
+        assert UNHEARD in text
+        assert "137 ms (62 first token + 41 reasoning + 34 first frame)" in text
+        reported, ours = seven_b.data["reported"], seven_b.data["columns"]["cheapest"]
+        assert (reported["first_ms"], reported["streams"]) == (137, 312)
+        for case in ("low", "middle", "high"):
+            parts = dict(ours["first_sound_ms"]["32"][case])
+            assert parts.pop("all") == pytest.approx(sum(parts.values()))
+            assert parts["frame"] == 80
+            assert parts["passes"] + parts["codec"] == pytest.approx(8 * ours["pass_ms"]["32"][case])
+            assert ours["frame_ms"][case] <= 0.7 * 80
+        assert sum(ours["pass_parts_ms"].values()) == pytest.approx(ours["pass_ms"]["32"]["middle"])
+
+    def test_the_cheapest_allowed_keeps_codec_and_heads_wide(self, seven_b):
+        chosen = seven_b.data["cheapest_schemes"]
+        wide = {name for name, scheme in chosen.items() if scheme == "bf16"}
+        assert wide == {name for name in chosen if name.startswith("codec.") or "_head" in name}
+        baseline, cheapest = (seven_b.data["columns"][key] for key in ("baseline", "cheapest"))
+        assert cheapest["row_kib"] == baseline["row_kib"] / 2 == 32
+        assert cheapest["streams"]["middle"] > baseline["streams"]["middle"]
+        assert cheapest["ratio"]["middle"] < baseline["ratio"]["middle"]
+
+    def test_each_change_is_said_and_what_312_streams_would_be(self, seven_b):
+        changes, reported = seven_b.data["changes"], seven_b.data["reported"]
+        assert changes[0]["streams"] == seven_b.data["columns"]["cheapest"]["streams"]
+        assert changes[1]["streams"] == reported["streams_in_batches"]
+        assert changes[1]["streams"]["high"] < 312 < changes[1]["streams"]["low"]
+        assert all(change["what"] in seven_b.text for change in changes)
+        assert reported["passes_a_frame"] == 10
+        assert reported["busy_in_batches"]["middle"] == pytest.approx(10 * reported["pass_ms"]["middle"] / 80)
+        held = reported["rows_in_memory"] * 312 * 32768
+        assert 0.9 * 80e9 - seven_b.data["columns"]["cheapest"]["weight_gb"] * 1e9 == pytest.approx(held, rel=0.01)
+
+    def test_speculation_is_said_by_acceptance(self, seven_b):
+        found = seven_b.data["speculation"]
+        assert found["expected_rows"] == pytest.approx((1 - 0.6**4) / 0.4)
+        alone, *_, full = found["rows"]
+        assert alone["with_ms"]["middle"] < alone["without_ms"]["middle"]
+        assert alone["needed_acceptance"]["middle"] < full["needed_acceptance"]["middle"]
+
+    def test_all_of_it_is_json_with_assumptions_and_sources(self, seven_b):
+        data = json.loads(json.dumps(seven_b.data, allow_nan=False))
+        assert data["heard"] is False
+        assert all(source["source"] for source in data["sources"])
+        assert any("CUDA graph" in line for line in data["assumptions"])
+
+    def test_it_can_be_priced_alone(self):
+        with pytest.raises(SetupError, match="on paper"):
+            check(SEVEN_B, ())
+
+    def test_no_search_reads_what_decoding_is_assumed_to_be(self):
+        changed = read_recipe(SEVEN_B, ["decoding.context_rows=7"])
+        assert changed.digest == read_recipe(SEVEN_B, ()).digest
+        assert (changed.decoding.context_rows, changed.decoding.prompt_rows) == (7, 125)
+        assert read_recipe("tts_hopper", ()).decoding.draft is None
+
+
+class TestClips:
+    def test_a_recipe_is_priced_at_its_baseline_and_at_its_cheapest(self, tiny, capsys):
+        with pytest.raises(SystemExit) as exit_:
+            main(["cost", str(tiny.recipe), "--json"])
+        assert exit_.value.code == 0
+        data = json.loads(capsys.readouterr().out)
+        assert data["kind"] == "clips"
+        assert data["cheapest"]["ratio"] < data["baseline"]["ratio"]
+        assert set(data["cheapest_schemes"].values()) <= {"lofi", "bold"}
+        assert not (tiny.folder / "studies").exists()
+        # What the card refuses is never the cheapest.
+        found = price(str(tiny.recipe), ["schemes.bold.activation=bfp4_b"])
+        assert set(found.data["cheapest_schemes"].values()) == {"lofi"}
+        assert UNHEARD in found.text
+        assert "lofi at 11 sites (100.0% of MACs); 11 choices are refused" in found.text
+
+    def test_limits_hold_here_too(self, tiny):
+        with pytest.raises(CommandError, match=r"search\.within"):
+            price(str(tiny.recipe), ["search.within.seconds=0.001"])
+
+
+def test_a_decoder_that_speaks_is_priced_as_one_where_its_recipe_says_so():
+    changes = ["data.search=1", "data.held_back=2", "decoding.context_rows=100", "decoding.prompt_rows=10"]
+    with pytest.raises(CommandError, match=r"decoding\.draft: a draft has 1 to 4 layers .* got 5 layers of 64"):
+        price("decoder_blackhole", [*changes, "decoding.draft={layers: 5, width: 64, acceptance: 0.5, drafted: 2}"])
+    found = price("decoder_blackhole", changes)
+    assert found.data["kind"] == "decoder"
+    assert "million weights, " in found.text
+    assert found.data["reported"] is None
+    assert found.data["speculation"] is None
+    assert found.data["columns"]["cheapest"]["streams"]["middle"] > 0
