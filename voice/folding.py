@@ -41,6 +41,10 @@ def _fold_lists(module: nn.Module) -> list[str]:
             several = not lists[name].is_tensor
             parametrize.remove_parametrizations(module, name, leave_parametrized=several)
         _set(module, name, weight, trained=trained)
+    # Weight norm leaves a hook that reads states of the older kind, a local function, which no pickle takes.
+    for key, hook in list(module._load_state_dict_pre_hooks.items()):
+        if getattr(getattr(hook, "hook", hook), "__qualname__", "").startswith("weight_norm.<locals>"):
+            del module._load_state_dict_pre_hooks[key]
     return names
 
 

@@ -125,7 +125,7 @@ def test_a_file_that_is_there_is_not_written_over(command, hifigan, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["hifigam"], "must be a known model (decoder, embedded, hifigan); did you mean 'hifigan'?"),
+        (["hifigam"], "nsf, vocos); did you mean 'hifigan'?\n  any other model is named by hf:PATH"),
         (["hifigan", "--device", "p150"], "must be a known card"),
         (["hifigan", "--device", "l40s"], "no backend drives it"),
         (["hifigan"], "model.checkpoint"),

@@ -229,6 +229,18 @@ def changed(folder: Path, to: Path, name: str, change) -> Path:
     return to
 
 
+def test_what_no_site_computes_is_told_with_a_warning_where_it_is_much(folder, page, tmp_path):
+    assert "under 99%" not in page
+    assert "outside of all sites" not in page
+
+    def lose(summary):
+        summary |= {"covered_mac_share": 0.5, "outside": [{"module": "odd.fft", "mac_share": 0.5}]}
+
+    text = Reader.of(write_report(changed(folder, tmp_path / "half", "summary.json", lose)).read_text()).text
+    assert "The sites are 50.00% of the MACs, under 99%" in text
+    assert "outside of all sites: odd.fft 50" in text
+
+
 class TestPage:
     def test_every_section_is_there_in_order_under_a_heading(self, page):
         reader = Reader.of(page)

@@ -1,5 +1,6 @@
 """Modules as people bring them: computed weights, outputs of any shape, noise; and what is said of mistakes."""
 
+import pickle
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ def test_weights_that_are_computed_are_folded_and_sound_as_before():
     assert not any("original" in name or "mask" in name or "weight_" in name for name in module.state_dict())
     torch.testing.assert_close(module(MEL), before)
     torch.testing.assert_close(module.older(module.old(x)), old)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(module))(MEL), before)
 
 
 def test_a_module_is_a_voice_whose_sites_are_all_it_multiplies():
