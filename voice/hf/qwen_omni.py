@@ -119,9 +119,19 @@ class OmniVoice(Thinker):
         return self.module.thinker
 
     @property
+    def talker(self) -> Any:
+        """The part that says the answer in codes."""
+        return self.module.talker
+
+    @property
+    def token2wav(self) -> Any:
+        """The part that makes codes sound."""
+        return self.module.token2wav
+
+    @property
     def sample_rate_hz(self) -> int:
         """Rate of the sound made: what a frame becomes in BigVGAN."""
-        samples: int = math.prod(self.module.token2wav.config.bigvgan_config.upsample_rates)
+        samples: int = math.prod(self.token2wav.config.bigvgan_config.upsample_rates)
         return samples * FRAMES_A_SECOND
 
     def features(self, recording: Recording, **options: Any) -> Mapping[str, Tensor]:
@@ -156,7 +166,7 @@ class OmniVoice(Thinker):
         Where there are more codes than vectors of the reply, the last, of padding, is given again. Of sound, which the
         talker does not hear, there is the hidden state alone.
         """
-        talker, embed = self.module.talker, self.model.get_input_embeddings()
+        talker, embed = self.talker, self.model.get_input_embeddings()
         ids = torch.cat([prompt, text[:-1]])
         vectors = hidden + embed(ids) * (ids != self.placeholder)[:, None]
         special = torch.tensor([self.speaker["bos_token"], talker.text_eos_token, talker.text_pad_token])
@@ -168,7 +178,7 @@ class OmniVoice(Thinker):
 
     def said_logits(self, prompt: Tensor, replies: Tensor, codes: Tensor) -> Tensor:
         """Logits [steps, codes] of every code [steps], given those before it."""
-        talker = self.module.talker
+        talker = self.talker
         places = torch.arange(len(codes) - 1).clamp(max=len(replies) - 1)
         vectors = torch.cat([prompt, talker.get_input_embeddings()(codes[:-1]) + replies[places]])
         states = talker.model(inputs_embeds=talker.thinker_to_talker_proj(vectors)[None], use_cache=False)
@@ -177,9 +187,9 @@ class OmniVoice(Thinker):
 
     def spoken(self, prompt: Tensor, replies: Tensor) -> Tensor:
         """Codes [steps] of the talker's own; the end is one of them where it comes."""
-        talker = self.module.talker
+        talker = self.talker
         ends = {talker.codec_pad_token, talker.codec_eos_token}
-        sounding = self.module.token2wav.config.dit_config.num_embeds
+        sounding = self.token2wav.config.dit_config.num_embeds
         begun = {talker.codec_mask_token, talker.codec_pad_token, talker.codec_bos_token}
         allowed = torch.zeros(talker.codec_head.out_features, dtype=torch.bool)
         allowed[:sounding] = True
@@ -207,7 +217,7 @@ class OmniVoice(Thinker):
         speaker = self.speaker
         heard = self._sounding(codes)
         with paired_noise(seed):
-            sound: Tensor = self.module.token2wav(
+            sound: Tensor = self.token2wav(
                 heard[None],
                 conditioning=speaker["cond"].float().reshape(1, -1),
                 reference_mel=speaker["ref_mel"].float().reshape(1, -1, speaker["ref_mel"].shape[-1]),
@@ -217,7 +227,8 @@ class OmniVoice(Thinker):
     @property
     def speaker(self) -> Mapping[str, Any]:
         """The first speaker: its token of text, its embedding and a spectrogram of it."""
-        found: Mapping[str, Any] = next(iter(self.module.speaker_map.values()))
+        speakers: Any = self.module.speaker_map
+        found: Mapping[str, Any] = next(iter(speakers.values()))
         return found
 
     def _clip(self, recording: Recording) -> Clip:
@@ -225,13 +236,13 @@ class OmniVoice(Thinker):
             heard = self.heard(recording)
             text, _ = self.written(heard)
             codes = self.spoken(*self.told(heard[-1], text, self.hidden(heard, text)))
-        frames = len(self._sounding(codes)) * self.module.token2wav.config.dit_config.repeats
+        frames = len(self._sounding(codes)) * self.token2wav.config.dit_config.repeats
         inputs = (*heard, torch.tensor([0]), text, codes)
         return Clip(recording.name, inputs, frames / FRAMES_A_SECOND)
 
     def _sounding(self, codes: Tensor) -> Tensor:
         """Codes before the end."""
-        return codes[codes < self.module.token2wav.config.dit_config.num_embeds]
+        return codes[codes < self.token2wav.config.dit_config.num_embeds]
 
 
 class Omni:
@@ -244,12 +255,13 @@ class Omni:
         Raises:
             HfError: spk_dict.pt is missing, of a checkpoint that makes sound.
         """
-        made = import_module("transformers").Qwen2_5OmniForConditionalGeneration
+        transformers = import_module("transformers")
         speakers = Path(folder) / SPEAKERS
         settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         if settings.get("enable_audio_output", True) and not speakers.is_file():
             raise HfError(f"{folder}: {SPEAKERS} is missing, which holds the voices; copy it beside the weights")
-        model, found = super(made, made).from_pretrained(folder, **options)
+        read = transformers.PreTrainedModel.from_pretrained.__func__
+        model, found = read(transformers.Qwen2_5OmniForConditionalGeneration, folder, **options)
         if speakers.is_file():
             # Tensors and numbers alone: transformers reads it with weights_only.
             model.load_speakers(str(speakers))
