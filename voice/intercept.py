@@ -19,6 +19,7 @@ from voice.site_call import ConvOptions, SiteCall
 from voice.spellings import SPELLINGS, attention_forward
 
 Handler = Callable[[SiteCall], Tensor]
+_LAYERS = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 _SEEN = SPELLINGS | CONTRACTIONS | RECURRENT
 
 
@@ -147,11 +148,15 @@ class Interception(TorchFunctionMode):
         return self._frames[-1].name(kind) if self._frames else None
 
     def named_site(self, weight: Tensor, name: str) -> str | None:
-        """Name the site of a weight that the running module calls `name`, computed on the way or not."""
+        """Name the site of a weight that the running module calls `name`; None where it is not the module's."""
         owned = self._owners.find(weight)
         if owned is not None and owned.whole:
             return owned.site
-        return f"{self._frames[-1].path}#{name}" if self._frames else None
+        if not self._frames:
+            return None
+        frame = self._frames[-1]
+        # As in `layer_site`; of another module, made on the spot, a weight is nobody's.
+        return f"{frame.path}#{name}" if owned is not None or isinstance(frame.module, _LAYERS) else None
 
     def table_site(self, table: Tensor) -> str | None:
         """Name the site of a matrix whose rows are searched; None where it is an activation."""

@@ -32,7 +32,7 @@ class Calls(Protocol):
         """Name the next product of two activations; None outside the module."""
 
     def named_site(self, weight: Tensor, name: str) -> str | None:
-        """Name the site of a weight that the running module calls `name`; None outside the module."""
+        """Name the site of a weight that the running module calls `name`; None where it is not the module's."""
 
     def table_site(self, table: Tensor) -> str | None:
         """Name the site of a matrix whose rows are searched; None where it is an activation."""
