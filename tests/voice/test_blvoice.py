@@ -67,20 +67,32 @@ def test_sites_are_all_that_multiplies_with_cache_and_heads_among_them(voice: Bl
     assert keys.groups == 1, "eight heads read one of keys: the cache is 8 times smaller"
 
 
-def test_the_likeliest_tokens_are_mostly_those_of_the_training_voice(voice: BlVoice, clip: Clip):
-    rendering, rows = voice.render(clip), clip.inputs[1]
-    said = slice(0, rows.shape[1] - MINI.delay)
-    assert (rendering.logits["text"].argmax(dim=1) == rows[0])[said].float().mean() > 0.5
-    assert (rendering.logits["audio.0"].argmax(dim=1) == rows[1])[said].float().mean() > 0.3
+def test_the_likeliest_tokens_are_often_those_of_the_training_voice(voice: BlVoice):
+    shares = []
+    for clip in voice.clips(8):
+        rendering, rows = voice.render(clip), clip.inputs[1]
+        said = slice(0, rows.shape[1] - MINI.delay)
+        right = [
+            (rendering.logits[head].argmax(dim=1) == rows[row])[said].float().mean()
+            for row, head in enumerate(("text", "audio.0"))
+        ]
+        shares.append(torch.stack(right))
+    text, first = torch.stack(shares).mean(dim=0)
+    # Of 1765 and of 128 tokens; the codebooks behind the first code what no text says.
+    assert text > 0.5
+    assert first > 0.4
 
 
-def test_codes_of_its_own_are_intelligible(voice: BlVoice, clip: Clip):
-    prompt, rows = clip.inputs
-    written = voice.module.write(prompt, rows.shape[1], text=rows[0])
-    assert torch.equal(written[0], rows[0])
-    made = voice.render(Clip("own", (prompt, written), clip.seconds)).sound.numpy()
-    assert clip.natural is not None
-    assert ReferenceClip(clip.natural, 16000).score(made, ("stoi",))["stoi"] > 0.6
+def test_codes_of_its_own_are_intelligible(voice: BlVoice):
+    scores = []
+    for clip in voice.clips(4):
+        prompt, rows = clip.inputs
+        written = voice.module.write(prompt, rows.shape[1], text=rows[0])
+        assert torch.equal(written[0], rows[0])
+        made = voice.render(Clip("own", (prompt, written), clip.seconds)).sound.numpy()
+        assert clip.natural is not None
+        scores.append(ReferenceClip(clip.natural, 16000).score(made, ("stoi",))["stoi"])
+    assert np.mean(scores) > 0.6
 
 
 def test_a_text_is_read_to_its_end(voice: BlVoice):
