@@ -1,6 +1,6 @@
 """Train the small source-filter vocoder on the made speech: spectral losses only, no adversary.
 
-`python -m voice.training.nsf DATA OUT --minutes 18` ends after that many minutes and writes OUT/nsf.safetensors,
+`python -m voice.training.nsf DATA OUT --minutes 19` ends after that many minutes and writes OUT/nsf.safetensors,
 weights in fp16. One thread.
 """
 
@@ -18,10 +18,12 @@ from voice.training.speech import load
 from voice.training.vocoder import spectral_loss
 from voice.training.vocos import learning_rate
 
-SEGMENT_FRAMES = 16
+SEGMENT_FRAMES = 20
 BATCH = 2
 HOP = EMBEDDED_MEL.hop
 WARM_UP = 40  # steps
+LEAST_VOICED = 0.3
+"""Share of a segment's frames: of a pause alone spectral convergence is all and nothing."""
 
 
 def main() -> None:
@@ -29,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=18)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--minutes", type=float, default=19)
+    parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -46,13 +48,16 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(arguments.rate, elapsed / limit, step, WARM_UP)
         mel, f0, true = [], [], []
-        for i in draw.integers(len(utterances), size=BATCH):
-            u = utterances[i]
+        while len(true) < BATCH:
+            u = utterances[int(draw.integers(len(utterances)))]
             start = int(draw.integers(len(u.f0_hz) - SEGMENT_FRAMES + 1))
+            pitch = u.f0_hz[start : start + SEGMENT_FRAMES]
+            if np.mean(pitch > 0) < LEAST_VOICED:
+                continue
             with torch.no_grad():
                 whole = log_mel(torch.from_numpy(u.samples)[None], EMBEDDED_MEL)[0]
             mel.append(whole[:, start : start + SEGMENT_FRAMES])
-            f0.append(torch.from_numpy(u.f0_hz[start : start + SEGMENT_FRAMES]))
+            f0.append(torch.from_numpy(pitch))
             true.append(torch.from_numpy(u.samples[start * HOP : (start + SEGMENT_FRAMES) * HOP]))
         made = model(torch.stack(mel), torch.stack(f0), torch.randn(BATCH, SEGMENT_FRAMES, HOP))
         loss = spectral_loss(made, torch.stack(true))

@@ -1,6 +1,6 @@
 """Train the small Vocos on the made speech: spectral losses only, no adversary.
 
-`python -m voice.training.vocos DATA OUT --minutes 18` ends after that many minutes and writes OUT/vocos.safetensors,
+`python -m voice.training.vocos DATA OUT --minutes 17` ends after that many minutes and writes OUT/vocos.safetensors,
 weights in fp16. One thread.
 """
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=18)
+    parser.add_argument("--minutes", type=float, default=17)
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
