@@ -146,5 +146,5 @@ SEVEN_B = DecoderConfig(
     max_rows=4096,
     codec=CodecConfig(24000, 8, 2048, 512, (1024, 512, 256, 128, 64), (8, 8, 6, 5)),
 )
-"""The class of BL-Voice-1: 7.1 billion weights, a KV cache 8 times smaller than its heads, 5.5 minutes of speech. Build
-it on the meta device, to count and to cost."""
+"""The class of BL-Voice-1: 7.27 billion weights with tables and codec, a KV cache 8 times smaller than its heads,
+5.5 minutes of speech. Build it on the meta device, to count and to cost."""
