@@ -21,6 +21,10 @@ LEAD = 2
 LONGEST_HALVES = 6
 """Halves of rows that a phone may last, 0.24 s: where a model stays with one for longer, it has lost its way."""
 LONGEST_PAUSE_HALVES = 7
+HASTE = 2.5
+"""Nats by which each phone further is preferred to staying. Taking the likeliest stays too long, as a phone then ends
+where its end is likelier than not, and not where it ends on average: without it speech is 18 % longer than the training
+voice's, with it 1 to 2 % (16 sentences held back that are no clips)."""
 
 
 def pair(first: int, second: int) -> int:
@@ -69,15 +73,20 @@ class Reading:
 
     def __call__(self, logits: Tensor) -> int:
         """Text token of the next row, of logits [text tokens] the likeliest that goes on with what was said."""
-        options = {}
+        options: dict[int, tuple[int, int]] = {}
+        haste = []
         for first in self._next(self.at, self.held):
             for second in self._next(*first):
-                options[pair(self.phones[first[0]], self.phones[second[0]])] = second
+                token = pair(self.phones[first[0]], self.phones[second[0]])
+                if token not in options:
+                    options[token] = second
+                    haste.append(HASTE * (second[0] - self.at))
         tokens = list(options)
         last = len(self.phones) - 1
         if self.at == last and self.held > 0:
             tokens = [END] if self.held >= self._longest(last) else [*tokens, END]
-        token = tokens[int(logits[torch.tensor(tokens)].argmax())]
+            haste = [0.0] * len(tokens)  # none is left to go on to
+        token = tokens[int((logits[torch.tensor(tokens)] + torch.tensor(haste)).argmax())]
         if token != END:
             self.at, self.held = options[token]
         return token
