@@ -1,15 +1,16 @@
 """What the gates say of phases that lose bits: an oscillator's, stored in 16 of them, and one that a layer predicts.
 
 `python benchmarks/phase.py [CLIPS [SECONDS]]` prints how many gates of profile `transparent` are kept, and which are
-broken worst: of the source-filter vocoder with its phase stored in each type, wrapped and unwrapped; and of Vocos with
+broken worst: of the source-filter vocoder with its phase kept in each type, in three ways; and of Vocos with
 one layer under a scheme of Tensix, all others in fp32. References are the voices' own fp32.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audio_eval.judge import Judgement, judge_in_order
@@ -20,11 +21,16 @@ from backends.tenstorrent.numerics import TensixArithmetic
 from precision.policy import Scheme
 from voice.intercept import intercept
 from voice.model import Clip
-from voice.nsf import phase_kept_in
+from voice.nsf import Kept, phase_kept_in
 from voice.nsf_voice import NsfVoice
 from voice.site_call import SiteCall
 from voice.vocos import VocosVoice
 
+KEPT: Mapping[Kept, str] = {
+    "sum": "running sum stored",
+    "turn": "turn of an exact sum stored",
+    "state": "phase summed within a turn",
+}
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SITES = ("head.project", "head", "blocks.2.wide")
 SCHEMES = (
@@ -48,10 +54,10 @@ def oscillator(count: int, seconds: float) -> None:
     clips = [cut(voice, clip, seconds) for clip in voice.bundled_clips()[:count]]
     references = references_of(voice, clips)
     for name, dtype in TYPES.items():
-        for wrapped in (False, True):
-            with phase_kept_in(voice.module.source, dtype, wrapped=wrapped):
+        for kept, told in KEPT.items():
+            with phase_kept_in(voice.module.source, dtype, kept):
                 made = [voice.render(clip).sound.numpy() for clip in clips]
-            print_row(f"nsf, phase {'wrapped' if wrapped else 'unwrapped'} in {name}", judged(references, made))
+            print_row(f"nsf, {told} in {name}", judged(references, made))
 
 
 def predicted(count: int, seconds: float) -> None:
@@ -90,7 +96,7 @@ def cut(voice: NsfVoice, clip: Clip, seconds: float) -> Clip:
     return voice.clip(clip.name, samples, voice.sample_rate_hz, clip.inputs[1][0, : len(samples) // voice.mel.hop])
 
 
-def judged(references: list[ReferenceClip], made: list[np.ndarray]) -> Judgement:
+def judged(references: list[ReferenceClip], made: list[NDArray[np.float32]]) -> Judgement:
     """All gates of profile transparent."""
     return judge_in_order(PROFILES["transparent"], references, made, stop_when_broken=False)
 

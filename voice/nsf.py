@@ -6,8 +6,10 @@ deployed with it: a running sum of F0 is the phase of every harmonic, and an err
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ SINE_LEVEL = 0.1
 HUM_LEVEL = 0.003
 """Standard deviation of the noise that goes with the sines."""
 F0_CENTRE_HZ = 200.0
+Kept = Literal["sum", "turn", "state"]
 LEVEL = 1.35
 """Times the root of a mel frame's power, over the excitation's own: what a recording's level is in the mean, which the
 filters need not learn. The paper's learn it."""
@@ -71,6 +74,34 @@ class SineSource(nn.Module):
     def total(self, f0: Tensor) -> Tensor:
         """The same unwrapped: turns since the beginning."""
         return torch.cumsum(f0 / self.rate, dim=1)
+
+
+@contextmanager
+def phase_kept_in(source: SineSource, dtype: torch.dtype, kept: Kept) -> Iterator[None]:
+    """Within the context, let a source's phase lose what a type does not hold, as where results are stored in 16 bits.
+
+    Args:
+        source: of a model.
+        dtype: as torch.bfloat16.
+        kept: what is stored so: the running "sum", the "turn" of an exact sum, or the "state" of an oscillator that
+            goes on from sample to sample within a turn.
+    """
+    name = "total" if kept == "sum" else "turns"
+    exact = getattr(source, name)
+
+    def stepped(f0: Tensor) -> Tensor:
+        phase, phases = torch.zeros_like(f0[:, 0], dtype=dtype), []
+        for step in (f0 / source.rate).to(dtype).unbind(1):
+            phase = phase + step
+            phase = phase - torch.floor(phase)
+            phases.append(phase)
+        return torch.stack(phases, dim=1).to(f0.dtype)
+
+    setattr(source, name, stepped if kept == "state" else lambda f0: exact(f0).to(dtype).to(f0.dtype))
+    try:
+        yield
+    finally:
+        delattr(source, name)
 
 
 def _held(x: Tensor, hop: int) -> Tensor:
