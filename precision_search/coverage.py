@@ -11,7 +11,7 @@ from precision_search.loading import load_model
 from precision_search.uncovered import outside_lines, warning
 from precision_search.wire import located, make_setting, read_recipe
 from voice.model import Voice
-from voice.sites import Discovery
+from voice.sites import Discovery, count_weights
 
 _CARD = "p150a"
 """A recipe is of one; what is looked for in a model does not depend on it."""
@@ -51,7 +51,7 @@ def sites(source: str | None, model: str | None, overrides: Sequence[str]) -> An
     recipe = draft(model_named(str(model)), _CARD, overrides, "sites", *_CLIPS)
     voice, clips = load_model(recipe)
     found = located(voice, clips[0])[0]
-    return _told(voice, found, sum(parameter.numel() for parameter in voice.module.parameters()))
+    return _told(voice, found, count_weights(voice.module, found.sites))
 
 
 def _told(voice: Voice, found: Discovery, parameters: int) -> Answer:

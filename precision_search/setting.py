@@ -11,7 +11,7 @@ from precision.policy import Scheme
 from precision.recipe import Recipe
 from precision.site import Site
 from voice.model import Clip, Rendering, Voice
-from voice.sites import Discovery
+from voice.sites import Discovery, count_weights
 
 
 class SetupError(ValueError):
@@ -64,4 +64,4 @@ class Setting:
     @property
     def parameters(self) -> int:
         """Weights of the whole model, biases and embeddings included."""
-        return sum(parameter.numel() for parameter in self.voice.module.parameters())
+        return count_weights(self.voice.module, self.sites)

@@ -15,7 +15,7 @@ from precision.policy import Scheme
 from precision.recipe import Recipe
 from precision.site import Op, Site
 from voice.model import Voice
-from voice.sites import Discovery
+from voice.sites import Discovery, count_weights
 
 _WIDE_BITS = 16
 _LARGE = 0.5
@@ -61,7 +61,7 @@ class Look:
     @property
     def parameters(self) -> int:
         """Weights of the whole model, biases and embeddings included."""
-        return sum(parameter.numel() for parameter in self.voice.module.parameters())
+        return count_weights(self.voice.module, self.sites)
 
     def policies(self, proposals: Sequence[Proposal]) -> int:
         """Count the policies that the rules allow and the card can run; sites of a group agree."""

@@ -129,6 +129,18 @@ def discover(module: nn.Module, run: Callable[[], object], seconds: float) -> Di
     )
 
 
+def count_weights(module: nn.Module, sites: Sequence[Site]) -> int:
+    """Number of weights of a model: its parameters, and the buffers that sites multiply with (an inverse STFT's)."""
+    modules, fixed = dict(module.named_modules()), 0
+    for site in sites:
+        owner = modules.get(site.name.partition("#")[0])
+        if owner is not None and site.weight_shape:
+            shapes = {tuple(buffer.shape) for buffer in owner.buffers(recurse=False)}
+            trained = {tuple(parameter.shape) for parameter in owner.parameters(recurse=False)}
+            fixed += site.weight_elements if site.weight_shape in shapes - trained else 0
+    return fixed + sum(parameter.numel() for parameter in module.parameters())
+
+
 class _Unclaimed(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes, by module, what the counter below it counts outside the sites."""
 

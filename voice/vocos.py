@@ -73,7 +73,7 @@ class SpectralHead(nn.Module):
         magnitude = torch.exp(log_magnitude.clamp(max=LARGEST_LOG_MAGNITUDE))
         # Sine and cosine wrap: the phase need not be, and is predicted without a jump.
         spectrum = torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=-1)
-        windows = F.linear(spectrum, self.basis).unflatten(2, (-1, self.hop))
+        windows = torch.unflatten(F.linear(spectrum, self.basis), 2, (-1, self.hop))
         count = windows.shape[2]
         # Overlapping windows are added up a hop at a time.
         hops = [F.pad(windows[:, :, place], (0, 0, place, count - 1 - place)) for place in range(count)]

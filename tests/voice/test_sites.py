@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voice.sites import OUTSIDE, TOP, discover
+from voice.sites import OUTSIDE, TOP, count_weights, discover
 
 
 class Attention(nn.Module):
@@ -170,3 +170,22 @@ def test_a_run_that_means_nothing_is_refused() -> None:
             discover(module, lambda: module(torch.ones(1, 2)), seconds)
     with pytest.raises(ValueError, match="multiplied no matrices"):
         discover(module, lambda: None, 1.0)
+
+
+def test_weights_are_parameters_and_the_buffers_that_sites_multiply_with():
+    class Model(nn.Module):
+        basis: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 6)
+            self.register_buffer("basis", torch.ones(4, 6))
+            self.register_buffer("table", torch.ones(100))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(self.layer(x), self.basis)
+
+    model = Model()
+    found = discover(model, lambda: model(torch.ones(3, 8)), 1.0)
+    assert len(found.sites) == 2
+    assert count_weights(model, found.sites) == 8 * 6 + 6 + 4 * 6

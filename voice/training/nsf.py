@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from voice.mel import EMBEDDED_MEL, log_mel
 from voice.nsf import Nsf
@@ -47,7 +48,9 @@ def main() -> None:
     while (elapsed := time.monotonic() - begun) < limit:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(arguments.rate, elapsed / limit, step, WARM_UP)
-        mel, f0, true = [], [], []
+        mel: list[Tensor] = []
+        f0: list[Tensor] = []
+        true: list[Tensor] = []
         while len(true) < BATCH:
             u = utterances[int(draw.integers(len(utterances)))]
             start = int(draw.integers(len(u.f0_hz) - SEGMENT_FRAMES + 1))
