@@ -31,6 +31,18 @@ SECONDS = "data.seconds=1.5"
 LIMIT_SECONDS = 180.0
 
 
+def schemes_of(device: str) -> list[str]:
+    """Two schemes, the baseline and one of 8 bits: the proof at a search's end tries each cheaper one of each site."""
+    from precision_search.wire import devices
+
+    card = devices()[device]
+    if card.is_tensix:
+        passes = "hifi4" if card.architecture == "blackhole" else "hifi3"
+        low = "{weight: bfp8_b, activation: bf16, fidelity: lofi, levers: [fidelity_rounding]}"
+        return [f"schemes.bf16={{weight: bf16, activation: bf16, fidelity: {passes}}}", f"schemes.lofi={low}"]
+    return ["schemes.bf16={weight: bf16, activation: bf16}", "schemes.fp8={weight: fp8_e4m3, activation: fp8_e4m3}"]
+
+
 @dataclass(frozen=True)
 class Row:
     """What was found of a model."""
@@ -70,7 +82,7 @@ def main() -> None:
         print(MARK + json.dumps(asdict(examined(names[0], parsed))))
         return
     rows = []
-    print(f"on {parsed.device}; {', '.join((*SHORT, SECONDS))}")
+    print(f"on {parsed.device}; {', '.join((*SHORT, SECONDS, *schemes_of(parsed.device)))}")
     print(HEAD, flush=True)
     for name in names:
         rows.append(apart(name, parsed))
@@ -110,7 +122,7 @@ def examined(name: str, parsed: argparse.Namespace) -> Row:
     progress = Progress(quiet=True)
     with tempfile.TemporaryDirectory(prefix="voices-") as temporary:
         folder = Path(temporary)
-        recipe, changes = folder / "recipe.yaml", [*SHORT, SECONDS]
+        recipe, changes = folder / "recipe.yaml", [*SHORT, SECONDS, "presets=[]", *schemes_of(parsed.device)]
         if name == "hifigan":
             changes += [f"model.checkpoint={parsed.hifigan}"]
             changes += [f"data.audio={parsed.hifigan_audio}"] if parsed.hifigan_audio else []

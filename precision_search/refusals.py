@@ -41,7 +41,7 @@ def _refuse_rendering(voice: Voice, made: Rendering) -> None:
     if "sound" in judged and made.waveform is None:
         mistakes.append(f"a model of the {voice.family} family is judged by its sound, and `render` gives none")
     if mistakes:
-        raise SetupError(f"model.name: {voice.name} cannot be judged\n  " + "\n  ".join(mistakes))
+        raise SetupError(f"model: {voice.name} cannot be judged\n  " + "\n  ".join(mistakes))
 
 
 def _refuse_gates(setting: Setting) -> None:
@@ -97,7 +97,7 @@ def _refuse_hidden_sites(setting: Setting) -> None:
     alone = {site.name for site in discover(voice.module, lambda: voice.render(free), free.seconds).sites}
     if forced != alone:
         raise SetupError(
-            f"model.name: {voice.name} does not call the same sites with nothing forced on it; compute what forcing"
+            f"model: {voice.name} does not call the same sites with nothing forced on it; compute what forcing"
             f" makes idle all the same\n  only forced: {', '.join(sorted(forced - alone)) or '-'}"
             f"\n  only unforced: {', '.join(sorted(alone - forced)) or '-'}"
         )
