@@ -31,6 +31,8 @@ ROWS = 320
 """Of a step, about."""
 REPLACED = 0.2
 TEXT_WEIGHT = 0.3
+SMOOTHING = 0.1
+"""Of the labels in learning: what no text says is not to be learned by heart, nor said with confidence."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,14 @@ def losses(model: SpeechDecoder, batch: Sequence[Sequences], draw: torch.Generat
         hidden, _ = model.read(tokens[0], model.codec.indices(tokens[1:]), places)
         said = (target[0] >= 0).nonzero()[:, 0]
         logits = model.logits(hidden[said])
-    text = F.cross_entropy(logits.pop("text").float(), target[0, said])
+    smoothing = 0.0 if draw is None else SMOOTHING
+    text = F.cross_entropy(logits.pop("text").float(), target[0, said], label_smoothing=smoothing)
     audio = torch.stack([values.float() for values in logits.values()])  # [books, rows, codes]
     goal = target[1:, said]
     right = (audio.argmax(dim=2) == goal)[goal >= 0].float().mean()
-    each = torch.stack([F.cross_entropy(one, aim) for one, aim in zip(audio, goal, strict=True)])
+    each = torch.stack(
+        [F.cross_entropy(one, aim, label_smoothing=smoothing) for one, aim in zip(audio, goal, strict=True)]
+    )
     return {"text": text, "audio": each.mean(), "first": each[0], "last": each[-1], "right": right}
 
 
