@@ -9,7 +9,9 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Strict, 
 from precision.section_values import FORBID, Count, Text
 
 Family = Literal["vocoder", "non_autoregressive", "autoregressive", "codec", "sampler", "understanding"]
-"""As voice.family has them."""
+"""Vocoder: frames to sound. Non-autoregressive: text to sound with durations of its own. Autoregressive: tokens one
+after another, then sound. Codec: sound to codes to sound. Sampler: flow or diffusion, many steps from noise.
+Understanding: sound to text alone. How each is compared: voice.family."""
 
 
 def _inputs_form(inputs: object) -> str | None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Family = Literal["vocoder", "non_autoregressive", "autoregressive", "codec", "sampler", "understanding"]
-"""Vocoder: frames to sound. Non-autoregressive: text to sound with durations of its own. Autoregressive: tokens one
-after another, then sound. Codec: sound to codes to sound. Sampler: flow or diffusion, many steps from noise.
-Understanding: sound to text alone."""
+from precision.model_section import Family
+
+__all__ = ["COMPARISONS", "Comparison", "Family"]
 
 
 @dataclass(frozen=True, slots=True)
