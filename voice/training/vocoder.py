@@ -5,8 +5,6 @@ OUT/vocoder.pt all along, so that it can be stopped and taken up again (`--resum
 `voice.training.acoustic`) it goes on with mels as the acoustic model predicts them.
 """
 
-import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from voice.mel import EMBEDDED_MEL, log_mel
+from voice.training.acoustic import mels_of
+from voice.training.segments import drawn, learn, parser_of
 from voice.training.speech import load
 from voice.vocoder import Vocoder, VocoderConfig, make_source
 
@@ -41,60 +41,30 @@ def spectral_loss(made: Tensor, true: Tensor) -> Tensor:
 
 def main() -> None:
     """Train until the minutes are used up."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser = parser_of(__doc__, minutes=60, rate=1e-3)
     parser.add_argument("--mels", type=Path)
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     draw = np.random.default_rng(1 if arguments.resume else 0)
     config = VocoderConfig()
-    hop = config.hop_samples
     utterances = load(arguments.data / "train.npz")
     if arguments.mels:
         every = torch.from_numpy(np.load(arguments.mels, allow_pickle=False)["mels"])
-        mels = torch.split(every, [len(u.f0_hz) for u in utterances], dim=1)
+        mels = list(torch.split(every, [len(u.f0_hz) for u in utterances], dim=1))
     else:
-        with torch.no_grad():
-            mels = tuple(log_mel(torch.from_numpy(u.samples)[None], EMBEDDED_MEL)[0] for u in utterances)
+        mels = mels_of(utterances)
     model = Vocoder(config)
     path = arguments.out / "vocoder.pt"
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.resume:
         model.load_state_dict(torch.load(path, weights_only=True))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, betas=(0.8, 0.99), weight_decay=1e-4)
-    begun = time.monotonic()
-    limit = arguments.minutes * 60
-    step, recent = 0, []
-    while (elapsed := time.monotonic() - begun) < limit:
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                arguments.rate * max(0.02, 0.5 * (1 + np.cos(np.pi * elapsed / limit))) * min(1, (step + 1) / 200)
-            )
-        chosen = draw.integers(len(utterances), size=BATCH)
-        mel, f0, true = [], [], []
-        for i in chosen:
-            u = utterances[i]
-            start = int(draw.integers(len(u.f0_hz) - SEGMENT_FRAMES + 1))
-            mel.append(mels[i][:, start : start + SEGMENT_FRAMES])
-            f0.append(torch.from_numpy(u.f0_hz[start : start + SEGMENT_FRAMES]))
-            true.append(torch.from_numpy(u.samples[start * hop : (start + SEGMENT_FRAMES) * hop]))
-        made = model(torch.stack(mel), make_source(torch.stack(f0), config, seed=step))
-        loss = spectral_loss(made, torch.stack(true))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        recent.append(loss.item())
-        step += 1
-        if step % 100 == 0:
-            print(f"{elapsed / 60:6.1f} min  step {step}  loss {np.mean(recent[-100:]):.4f}", flush=True)
-        if step % 500 == 0:
-            torch.save(model.state_dict(), path)
-    torch.save(model.state_dict(), path)
+
+    def loss_of(step: int) -> Tensor:
+        mel, f0, true = drawn(utterances, mels, SEGMENT_FRAMES, BATCH, draw)
+        return spectral_loss(model(mel, make_source(f0, config, seed=step)), true)
+
+    learn(model, loss_of, arguments, path=path)
 
 
 if __name__ == "__main__":
