@@ -7,11 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from voice.flow import reads_no_values, storage_of, tensors_in, written_by
 from voice.intercept import intercept
 from voice.site_call import SiteCall
+from voice.tracing import Tracing, storage_of
 
 Kind = Literal["oscillator", "direction"]
 """Of an angle: a running sum (of frequencies), or one of which both sine and cosine are taken, as of a complex
@@ -55,7 +54,7 @@ def find_phases(module: nn.Module, run: Callable[[], object]) -> dict[str, Phase
     Returns:
         Phase by site, in the order of first finds; the larger angle, and "oscillator", where there are several.
     """
-    tracing = _Tracing()
+    tracing = _Angles()
 
     def handle(call: SiteCall) -> Tensor:
         operands = [call.x, call.weight] if call.is_product else [call.x]
@@ -89,47 +88,20 @@ def _joined(parts: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
     return frozenset().union(*known) if known else None
 
 
-class _Tracing(TorchDispatchMode):
+class _Angles(Tracing[_Made]):
     """Knows of every storage what it was made of, and notes whose angles sines are taken of."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(_NOTHING)
         self.found: dict[str, Phase] = {}
-        # The weak reference keeps a storage's address from being given to another, and none of its memory.
-        self._made: dict[int, tuple[StorageWeakRef, _Made]] = {}
         self._taken: dict[tuple[Any, ...], tuple[StorageWeakRef, set[str]]] = {}
 
-    def known(self, tensor: Tensor) -> _Made:
-        """Give what a tensor was made of."""
-        storage = storage_of(tensor)
-        return _NOTHING if storage is None else self._made.get(storage._cdata, (None, _NOTHING))[1]
-
-    def mark(self, tensor: Tensor, made: _Made) -> None:
-        """Note of what a tensor was made."""
-        storage = storage_of(tensor)
-        if storage is not None and made == _NOTHING:
-            self._made.pop(storage._cdata, None)
-        elif storage is not None:
-            self._made[storage._cdata] = (StorageWeakRef(storage), made)  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operation, and note what its results are made of, and which angles it takes a sine of."""
-        keywords = kwargs or {}
-        written, lost = written_by(function, args, keywords)
-        read = [tensor for tensor in tensors_in((args, keywords)) if not any(tensor is other for other in lost)]
-        parts = [] if reads_no_values(function) else [self.known(tensor) for tensor in read]
+    def joined(self, name: str, read: Sequence[Tensor], parts: Sequence[_Made]) -> _Made:
+        """What an operation's results are made of; noted is which angles it takes a sine of."""
         made = _Made(frozenset().union(*(part.sites for part in parts)), _joined([part.summed for part in parts]))
-        name = function.overloadpacket.__name__
         if name in _SUMS and any(tensor.is_floating_point() for tensor in read):
-            made = _Made(frozenset(), made.sites | (made.summed or frozenset()))
-        elif self._takes_angle(name, read, made):
-            made = replace(made, summed=None)
-        result = function(*args, **keywords)
-        for tensor in (*written, *tensors_in(result)):
-            self.mark(tensor, made)
-        return result
+            return _Made(frozenset(), made.sites | (made.summed or frozenset()))
+        return replace(made, summed=None) if self._takes_angle(name, read, made) else made
 
     def _takes_angle(self, name: str, read: Sequence[Tensor], made: _Made) -> bool:
         """Note whose angle an operation reads; whether it reads one."""
