@@ -40,6 +40,9 @@ class HfVoice(ABC):
     fragile: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Pattern of site names -> why they stay at the baseline."""
 
+    def __post_init__(self) -> None:  # noqa: B027
+        """Do nothing: a subclass makes its module ready here, and is called also where it is no dataclass itself."""
+
     @property
     @abstractmethod
     def sample_rate_hz(self) -> int:

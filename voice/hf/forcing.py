@@ -1,10 +1,18 @@
-"""forced: let modules of a model run as ever, and give what a clip forces in place of what they found."""
+"""forced: let modules of a model run as ever, and give what a clip forces in place of what they found.
+
+And SeededVoice, of voices whose clips hold a seed and what is forced behind it.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from voice.hf.base import HfVoice
+from voice.model import Clip
 
 
 @contextmanager
@@ -33,3 +41,16 @@ def noted(module: nn.Module) -> Iterator[list[Tensor]]:
 
 def _giving(result: Tensor) -> Callable[..., Any]:
     return lambda _module, _inputs, _output: result
+
+
+class SeededVoice(HfVoice):
+    """A voice whose clips are (tokens [n], speaker or style, seed [], and then all that is forced)."""
+
+    def unforced(self, clip: Clip) -> Clip:
+        """The same clip with all that was forced left to the model."""
+        return Clip(clip.name, clip.inputs[:3], clip.seconds)
+
+    def reseeded(self, clip: Clip, seed: int) -> Clip:
+        """The same clip with other noise; what is forced stays."""
+        tokens, speaker, _, *rest = clip.inputs
+        return replace(clip, inputs=(tokens, speaker, torch.tensor(seed), *rest))

@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from voice.family import Family
 from voice.folding import fold_parametrizations
-from voice.hf.base import HfError, HfVoice, Recording
-from voice.hf.forcing import forced, noted
+from voice.hf.base import HfError, Recording
+from voice.hf.forcing import SeededVoice, forced, noted
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
 
@@ -51,7 +51,7 @@ class Kokoro:
 
 
 @dataclass(frozen=True)
-class KokoroVoice(HfVoice):
+class KokoroVoice(SeededVoice):
     """KModel (after StyleTTS 2, Li et al. 2023, arXiv 2306.07691); run on random weights only.
 
     A clip is (tokens [n], style [1, 2 * style], seed [], durations [n], f0_hz [1, 1, frames], loudness [1, 1, frames]):
@@ -80,15 +80,6 @@ class KokoroVoice(HfVoice):
     def clips(self, count: int, recordings: Sequence[Recording] = ()) -> tuple[Clip, ...]:
         """Random phones with durations, F0 and loudness of the model's own, voices in turn."""
         return tuple(self._clip(number) for number in range(count))
-
-    def unforced(self, clip: Clip) -> Clip:
-        """The same phones with all that the predictor decides left to it."""
-        return Clip(clip.name, clip.inputs[:3], clip.seconds)
-
-    def reseeded(self, clip: Clip, seed: int) -> Clip:
-        """The same phones and prosody with other noise in the source."""
-        tokens, style, _, *rest = clip.inputs
-        return replace(clip, inputs=(tokens, style, torch.tensor(seed), *rest))
 
     def rendered(self, *inputs: Tensor) -> Rendering:
         """Run the model as its package has it."""

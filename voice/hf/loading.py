@@ -1,6 +1,7 @@
 """load: a Hugging Face model from a repository or a folder, by the adapter of its family."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -98,14 +99,15 @@ def load(source: str, *, revision: str | None = None, trust_remote_code: bool = 
     require_weights(folder)
     loader = _named(architecture.loads) if ours else getattr(transformers, architecture.loads)
     try:
-        model, found = loader.from_pretrained(
-            str(folder),
-            trust_remote_code=trust_remote_code,
-            dtype="float32",
-            attn_implementation=architecture.attention,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _without_bars():
+            model, found = loader.from_pretrained(
+                str(folder),
+                trust_remote_code=trust_remote_code,
+                dtype="float32",
+                attn_implementation=architecture.attention,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except HfError:
         raise
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, KeyError, _broken_file()) as error:
@@ -116,6 +118,19 @@ def load(source: str, *, revision: str | None = None, trust_remote_code: bool = 
     name = path.resolve().name if path.is_dir() else path.name
     voice: HfVoice = _named(architecture.adapter)(name, model.eval().requires_grad_(False), str(folder))
     return voice
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Within the context, transformers draws no progress bars; then as it was set before."""
+    bars = import_module("transformers.utils.logging")
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _require_complete(source: str, found: Mapping[str, Any]) -> None:

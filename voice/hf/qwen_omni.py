@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from voice.family import Family
 from voice.hf.base import HfError, Recording
-from voice.hf.speech_llm import MaskedSpeechLlm
-from voice.hf.windowed import window
+from voice.hf.speech_llm import WindowedSpeechLlm
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
 
@@ -31,8 +29,7 @@ LONGEST_SECONDS = 300
 FRAMES_A_SECOND = 100
 
 
-@dataclass(frozen=True)  # so that __post_init__ is called
-class Thinker(MaskedSpeechLlm):
+class Thinker(WindowedSpeechLlm):
     """The thinker alone: Whisper-like convolutions, attention over windows of 2 s, Qwen2.
 
     A clip's inputs are the log-mel spectrogram [1, bands, frames], the mask [1, frames], the prompt and the forced
@@ -46,21 +43,6 @@ class Thinker(MaskedSpeechLlm):
         "<|audio_bos|>",
         "<|audio_eos|><|im_end|>\n<|im_start|>assistant\n",
     )
-
-    def __post_init__(self) -> None:
-        """Attend by windows in one product."""
-        window(self.model.model.audio_tower)
-
-    def heard(self, recording: Recording) -> tuple[Tensor, ...]:
-        """Spectrogram as long as the recording, mask and prompt."""
-        found = self.features(recording, return_attention_mask=True, padding="longest")
-        features, mask = found["input_features"], found["attention_mask"]
-        return features, mask, self.prompt(self.vectors(features, mask))
-
-    def vectors(self, features: Tensor, mask: Tensor) -> int:
-        """A vector of four frames, 40 ms."""
-        _, lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))
-        return int(lengths)
 
     def stops(self) -> frozenset[int]:
         """Tokens that end an answer: the generation's, else the configuration's."""

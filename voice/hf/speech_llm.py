@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,9 +71,18 @@ class MaskedSpeechLlm(SpeechLlm):
 
     def heard(self, recording: Recording) -> tuple[Tensor, ...]:
         """Spectrogram [1, bands, frames], mask [1, frames] and prompt."""
-        found = self.features(recording, return_attention_mask=True, padding="max_length", truncation=True)
+        return self.masked(recording, padding="max_length", truncation=True)
+
+    def masked(self, recording: Recording, **options: Any) -> tuple[Tensor, ...]:
+        """Spectrogram, mask and prompt, by options of the feature extractor."""
+        found = self.features(recording, return_attention_mask=True, **options)
         features, mask = found["input_features"], found["attention_mask"]
         return features, mask, self.prompt(self.vectors(features, mask))
+
+    def vectors(self, features: Tensor, mask: Tensor) -> int:
+        """A vector of four frames, 40 ms."""
+        _, lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))
+        return int(lengths)
 
     def heard_seconds(self, recording: Recording) -> float:
         """The recording, or the part of it that is heard."""
@@ -114,18 +122,24 @@ class Qwen2AudioVoice(MaskedSpeechLlm):
         "<|audio_eos|>\nWhat is said?<|im_end|>\n<|im_start|>assistant\n",
     )
 
-    def vectors(self, features: Tensor, mask: Tensor) -> int:
-        """A vector of four frames, 40 ms."""
-        _, lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))
-        return int(lengths)
-
     def plain_extractor(self) -> Any:
         """Log-mel bands of the encoder's number and length."""
         return whisper_extractor(self.model.config.audio_config)
 
 
-@dataclass(frozen=True)  # so that __post_init__ is called
-class Qwen3AsrVoice(MaskedSpeechLlm):
+class WindowedSpeechLlm(MaskedSpeechLlm):
+    """One that attends within windows of the sound, and takes a recording in its own length."""
+
+    def __post_init__(self) -> None:
+        """Attend by windows in one product."""
+        window(self.model.model.audio_tower)
+
+    def heard(self, recording: Recording) -> tuple[Tensor, ...]:
+        """Spectrogram as long as the recording, in whole pieces where it has such, mask and prompt."""
+        return self.masked(recording, padding="longest")
+
+
+class Qwen3AsrVoice(WindowedSpeechLlm):
     """Qwen3-ASR: convolutions over pieces of a second, attention over windows of 8 s, Qwen3.
 
     A clip's inputs are the log-mel spectrogram [1, bands, frames], the mask [1, frames], the prompt and the forced
@@ -137,16 +151,6 @@ class Qwen3AsrVoice(MaskedSpeechLlm):
         "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|audio_start|>",
         "<|audio_end|><|im_end|>\n<|im_start|>assistant\n",
     )
-
-    def __post_init__(self) -> None:
-        """Attend by windows in one product."""
-        window(self.model.model.audio_tower)
-
-    def heard(self, recording: Recording) -> tuple[Tensor, ...]:
-        """Spectrogram as long as the recording, in whole pieces, mask and prompt."""
-        found = self.features(recording, return_attention_mask=True, padding="longest")
-        features, mask = found["input_features"], found["attention_mask"]
-        return features, mask, self.prompt(self.vectors(features, mask))
 
     def heard_seconds(self, recording: Recording) -> float:
         """All of it."""

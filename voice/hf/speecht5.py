@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from voice.family import Family
-from voice.hf.base import HfError, HfVoice, Recording
+from voice.hf.base import HfError, Recording
+from voice.hf.forcing import SeededVoice
 from voice.hf.texts import sentence_ids, unit_vector
 from voice.hf.vocoder import WithVocoder, hifigan_hop, hifigan_rate_hz
 from voice.model import Clip, Rendering
@@ -37,7 +38,7 @@ class SpeechT5:
 
 
 @dataclass(frozen=True)
-class SpeechT5Voice(HfVoice):
+class SpeechT5Voice(SeededVoice):
     """SpeechT5ForTextToSpeech (Ao et al. 2022, arXiv 2110.07205) and SpeechT5HifiGan; run on tiny weights only.
 
     A clip is (tokens [n], speaker [embedding], seed [], frames [steps, mels]). Its tokens are mel frames: every step of
@@ -78,15 +79,6 @@ class SpeechT5Voice(HfVoice):
             given = None if speakers is None else speakers[number % len(speakers)]
             found.append(self._clip(number, tokens, given))
         return tuple(found)
-
-    def unforced(self, clip: Clip) -> Clip:
-        """The same sentence with frames and an end of the model's own."""
-        return Clip(clip.name, clip.inputs[:3], clip.seconds)
-
-    def reseeded(self, clip: Clip, seed: int) -> Clip:
-        """The same sentence with other dropout; frames stay where they are forced."""
-        tokens, speaker, _, *rest = clip.inputs
-        return replace(clip, inputs=(tokens, speaker, torch.tensor(seed), *rest))
 
     def rendered(self, *inputs: Tensor) -> Rendering:
         """One forward where frames are forced; else the loop of transformers, which gives no logits."""

@@ -1,7 +1,7 @@
 """VITS and MMS-TTS: text to sound through a stochastic duration predictor, a flow and a HiFi-GAN of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from voice.family import Family
 from voice.folding import fold_parametrizations
-from voice.hf.base import HfVoice, Recording
-from voice.hf.forcing import forced, noted
+from voice.hf.base import Recording
+from voice.hf.forcing import SeededVoice, forced, noted
 from voice.hf.texts import sentence_ids
 from voice.model import Clip, Rendering
 from voice.noise import paired_noise
@@ -21,7 +21,7 @@ RANDOM_TOKENS = 41
 
 
 @dataclass(frozen=True)
-class VitsVoice(HfVoice):
+class VitsVoice(SeededVoice):
     """VitsModel (Kim et al. 2021, arXiv 2106.06103), of one speaker or several; run on tiny weights only.
 
     A clip is (tokens [n], speaker [], seed [], durations [n]): frames of each token are forced, and the seed gives the
@@ -53,15 +53,6 @@ class VitsVoice(HfVoice):
             self.folder, count, recordings, tokens=RANDOM_TOKENS, lowest=min(1, highest), highest=highest
         )
         return tuple(self._clip(number, ids) for number, ids in enumerate(sentences))
-
-    def unforced(self, clip: Clip) -> Clip:
-        """The same sentence with durations that the model draws from the same noise."""
-        return Clip(clip.name, clip.inputs[:3], clip.seconds)
-
-    def reseeded(self, clip: Clip, seed: int) -> Clip:
-        """The same sentence with other noise; durations stay where they are forced."""
-        tokens, speaker, _, *rest = clip.inputs
-        return replace(clip, inputs=(tokens, speaker, torch.tensor(seed), *rest))
 
     def rendered(self, *inputs: Tensor) -> Rendering:
         """Run the model as transformers has it."""
