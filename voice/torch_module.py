@@ -118,7 +118,7 @@ class TorchVoice:
                     f"outputs: the module gives {_told(found)}; say which part is sound or logits, as outputs: {{sound:"
                     " 0, text: hidden.logits}"
                 )
-            return Rendering(_waveform(found, "the module"))
+            return Rendering(_waveform(found, "outputs"))
         sound = self.outputs.get(SOUND)
         return Rendering(
             None if sound is None else _waveform(_part(found, SOUND, sound), f"outputs.{SOUND}"),

@@ -181,7 +181,7 @@ def test_a_model_that_only_listens_has_clips_of_its_own():
         (Several(lambda w, x: {"a": w}), (MEL,), {"sound": "b.c"}, "outputs.sound: b of b.c is not in a dict with the"),
         (Several(Found), (MEL,), {"sound": "sound"}, "sound of sound is not in a Found with wave, logits"),
         (Several(lambda w, x: (w,)), (MEL,), {"sound": "2"}, "outputs.sound: 2 of 2 is not in a tuple of 1"),
-        (Several(lambda w, x: x), (MEL,), {}, "the module: gives a tensor [1, 50, 5] of float32, and sound must be"),
+        (Several(lambda w, x: x), (MEL,), {}, "outputs: gives a tensor [1, 50, 5] of float32, and sound must be"),
         (Several(lambda w, x: w.long()), (MEL,), {}, "a tensor [1, 250] of int64, and sound must be floating point"),
         (Several(lambda w, x: (w, w[0])), (MEL,), {"sound": "0", "text": "1"}, "outputs.text: gives a tensor [250] of"),
         (small(), (MEL, {"mel": MEL}), {}, "inputs: clip 1 names mel, and clip 0 nothing; all clips must name"),

@@ -64,7 +64,9 @@ def settings_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise HfError(f"{folder}: config.json cannot be read: {error}") from error
     if not isinstance(settings, dict) or not isinstance(settings.get("model_type"), str):
-        raise HfError(f"{folder}: config.json names no model_type, so no adapter can be chosen for it")
+        kokoro = isinstance(settings, dict) and "istftnet" in settings
+        told = "; as Kokoro's it is read once it is written anew by python -m voice.hf.kokoro" if kokoro else ""
+        raise HfError(f"{folder}: config.json names no model_type, so no adapter can be chosen for it{told}")
     return settings
 
 

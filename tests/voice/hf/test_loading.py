@@ -85,6 +85,8 @@ def test_a_folder_that_is_no_model(tmp_path, folder):
     refused(folder, r"config\.json cannot be read: ")
     (folder / "config.json").write_text("{}")
     refused(folder, r"config\.json names no model_type")
+    settings(folder, istftnet={"upsample_rates": [10, 6]})
+    refused(folder, r"names no model_type.*python -m voice\.hf\.kokoro")
 
 
 def test_an_architecture_without_an_adapter(folder):
