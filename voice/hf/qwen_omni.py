@@ -56,7 +56,7 @@ class Thinker(WindowedSpeechLlm):
         allowed = logits.clone()
         if step == 0:
             allowed[torch.tensor(sorted(self.stops()), dtype=torch.long)] = -math.inf
-        return int(allowed.argmax())
+        return super().chosen(allowed, step)
 
     def plain_extractor(self) -> Any:
         """Log-mel bands of the encoder's number, up to LONGEST_SECONDS."""

@@ -1,5 +1,6 @@
 """Qwen2-Audio, Voxtral, Qwen3-ASR: an encoder of sound, whose output stands in a language model's prompt."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,6 +45,12 @@ class SpeechLlm(Listening):
         """The token in whose place sound stands."""
         token: int = self.model.config.audio_token_id
         return token
+
+    def chosen(self, logits: Tensor, step: int) -> int:
+        """The likeliest token that is no place of sound: the model would look for sound behind the recording's end."""
+        allowed = logits.clone()
+        allowed[self.placeholder] = -math.inf
+        return super().chosen(allowed, step)
 
     def said(self) -> tuple[list[int], list[int]] | None:
         """Tokens of the template; None without a tokenizer."""

@@ -62,6 +62,12 @@ def test_the_prompt_has_a_place_for_each_vector(twin):
     assert [len(prompt) - int((prompt == AUDIO).sum()) for prompt in prompts] == [8, 8]
 
 
+def test_no_answer_holds_a_place_of_sound(twin):
+    logits = torch.zeros(twin.voice.model.config.get_text_config().vocab_size)
+    logits[twin.voice.placeholder] = 9.0
+    assert twin.voice.chosen(logits, 1) != twin.voice.placeholder
+
+
 def test_all_of_it_is_sites_whatever_the_length(twin):
     head = "language_model.lm_head" if twin.name == "ultravox" else "lm_head"
     sites = {site.name: site for site in check_sites(twin.voice, twin.clips, head).sites}
@@ -81,7 +87,13 @@ def test_it_writes_what_the_generation_of_transformers_writes(twin):
             theirs = kind.from_pretrained(twin.voice.folder).eval()
             given = {"input_ids": prompt[None], **dict(zip(GENERATED[twin.name], heard, strict=True))}
         mask = torch.ones(1, len(prompt), dtype=torch.long)
-        found = theirs.generate(**given, attention_mask=mask, max_new_tokens=len(tokens), do_sample=False)
+        found = theirs.generate(
+            **given,
+            attention_mask=mask,
+            max_new_tokens=len(tokens),
+            do_sample=False,
+            suppress_tokens=[twin.voice.placeholder],
+        )
         assert found[0, -len(tokens) :].tolist() == tokens.tolist()
 
 
