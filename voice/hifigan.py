@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.checkpoint import CheckpointError, load_into, load_state_dict
-from voice.family import Family
 from voice.mel import MelConfig
-from voice.model import Clip, Rendering
-from voice.recorded import recorded
+from voice.model import Clip
+from voice.recorded import Resynthesis
 
 LEAKY_SLOPE = 0.1  # between layers; the released generators end on torch's default of 0.01
 OUTPUT_SLOPE = 0.01
@@ -120,17 +118,15 @@ class Generator(nn.Module):
         return torch.tanh(self.conv_post(F.leaky_relu(x, OUTPUT_SLOPE)))
 
 
-class HifiganVoice:
+class HifiganVoice(Resynthesis):
     """A vocoder as a Voice: speech to log-mel frames, and back through the generator."""
 
     name = "hifigan"
-    family: Family = "vocoder"
-    protected: Mapping[str, str] = {}
+    module: Generator
 
     def __init__(self, config: HifiganConfig, module: Generator) -> None:
+        super().__init__(module, config.mel)
         self.config = config
-        self.module = module.eval()
-        self.sample_rate_hz = config.mel.sample_rate_hz
 
     @classmethod
     def load(cls, checkpoint: Path, config: Path | None = None) -> "HifiganVoice":
@@ -151,45 +147,12 @@ class HifiganVoice:
         load_into(generator, state, checkpoint)
         return cls(dimensions, generator)
 
-    def clip(self, name: str, samples: np.ndarray[Any, Any], sample_rate_hz: int) -> Clip:
-        """Make a clip of a recording.
-
-        Args:
-            name: of the clip.
-            samples: [time], in -1..1; cut to whole frames.
-            sample_rate_hz: must be the voice's own.
-
-        Raises:
-            ValueError: for another rate, another shape, NaN or Inf, or less audio than half a window.
-        """
-        natural, frames = recorded(name, samples, sample_rate_hz, self.config.mel)
-        return Clip(name, (frames,), len(natural) / self.sample_rate_hz, natural)
-
-    def unforced(self, clip: Clip) -> None:
-        """Give None: nothing is forced on a vocoder."""
-
-    def reseeded(self, clip: Clip, seed: int) -> None:
-        """Give None: it draws no noise."""
-
-    def render(self, clip: Clip) -> Rendering:
-        """Give the waveform [time] float32 in -1..1 of a clip's log-mel frames."""
-        with torch.inference_mode():
-            return Rendering(self.sound(clip))
-
     def sound(self, clip: Clip) -> Tensor:
         """Give the waveform that `render` gives, with gradients where they are wanted."""
         (mel,) = clip.inputs
         device = next(self.module.parameters()).device
         waveform: Tensor = self.module(mel.to(device))[0, 0]
         return waveform.float()
-
-    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
-        """Give some frames of a clip, the first of them `place` (0..1) of the way through what can be one."""
-        (mel,) = clip.inputs
-        count = min(max(round(seconds * self.sample_rate_hz / self.config.mel.hop), 1), mel.shape[2])
-        first = min(int(place * (mel.shape[2] - count + 1)), mel.shape[2] - count)
-        frames = mel[:, :, first : first + count].clone()  # those of `clip` are inference tensors: they train nothing
-        return Clip(f"{clip.name}+{first}", (frames,), count * self.config.mel.hop / self.sample_rate_hz, None)
 
 
 _NORMED = (

@@ -1,6 +1,5 @@
 """The source-filter vocoder as a Voice: frames, F0 and noise come with a clip, so that renders differ by arithmetic."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,24 +13,20 @@ from torch import Tensor
 
 from voice.checkpoint import load_into, load_state_dict
 from voice.embedded import bundled_clips
-from voice.family import Family
 from voice.mel import MelConfig
-from voice.model import Clip, Rendering
+from voice.model import Clip
 from voice.nsf import Nsf
-from voice.recorded import frames_at, recorded
+from voice.recorded import Resynthesis, frames_at, recorded
 
 
-class NsfVoice:
+class NsfVoice(Resynthesis):
     """A source-filter vocoder as a Voice: speech to log-mel frames, F0 and noise, and back."""
 
     name = "nsf"
-    family: Family = "vocoder"
-    protected: Mapping[str, str] = {}
+    module: Nsf
 
     def __init__(self, module: Nsf) -> None:
-        self.module = module.eval().requires_grad_(False)
-        self.mel = module.config.mel
-        self.sample_rate_hz = self.mel.sample_rate_hz
+        super().__init__(module.requires_grad_(False), module.config.mel)
 
     @classmethod
     def load(cls, checkpoint: Path | None = None) -> "NsfVoice":
@@ -83,18 +78,10 @@ class NsfVoice:
             if clip.natural is not None
         )
 
-    def unforced(self, clip: Clip) -> None:
-        """Give None: F0 is an input of the model, which has none of its own."""
-
     def reseeded(self, clip: Clip, seed: int) -> Clip:
         """The clip with other noise."""
         mel, f0_hz, _ = clip.inputs
         return replace(clip, inputs=(mel, f0_hz, self._noise(mel.shape[2], seed)))
-
-    def render(self, clip: Clip) -> Rendering:
-        """Give the waveform [time] float32, about -1..1."""
-        with torch.inference_mode():
-            return Rendering(self.sound(clip))
 
     def sound(self, clip: Clip) -> Tensor:
         """Give the waveform that `render` gives, with gradients where they are wanted."""

@@ -5,23 +5,19 @@ inverse STFT spreads over the samples of a window. So that layer's error in a ph
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.checkpoint import load_into, load_state_dict
 from voice.embedded import bundled_clips
-from voice.family import Family
 from voice.mel import EMBEDDED_MEL, MelConfig
-from voice.model import Clip, Rendering
-from voice.recorded import frames_at, recorded
+from voice.model import Clip
+from voice.recorded import Resynthesis
 
 LARGEST_LOG_MAGNITUDE = math.log(1e2)  # as Siuzdak has it: a safeguard, not reached by speech
 
@@ -121,17 +117,14 @@ class Vocos(nn.Module):
         return waveform
 
 
-class VocosVoice:
+class VocosVoice(Resynthesis):
     """A Vocos as a Voice: speech to log-mel frames, and back."""
 
     name = "vocos"
-    family: Family = "vocoder"
-    protected: Mapping[str, str] = {}
+    module: Vocos
 
     def __init__(self, module: Vocos) -> None:
-        self.module = module.eval().requires_grad_(False)
-        self.mel = module.config.mel
-        self.sample_rate_hz = self.mel.sample_rate_hz
+        super().__init__(module.requires_grad_(False), module.config.mel)
 
     @classmethod
     def load(cls, checkpoint: Path | None = None) -> "VocosVoice":
@@ -145,37 +138,13 @@ class VocosVoice:
         load_into(module, load_state_dict(path), path)
         return cls(module)
 
-    def clip(self, name: str, samples: np.ndarray[Any, Any], sample_rate_hz: int) -> Clip:
-        """Make a clip of a recording; ValueError as `voice.recorded` has it."""
-        natural, frames = recorded(name, samples, sample_rate_hz, self.mel)
-        return Clip(name, (frames,), len(natural) / self.sample_rate_hz, natural)
-
     def bundled_clips(self) -> tuple[Clip, ...]:
         """The recordings that the package brings; none was trained on."""
         found = [(clip.name, clip.natural) for clip in bundled_clips()]
         return tuple(self.clip(name, natural, self.sample_rate_hz) for name, natural in found if natural is not None)
-
-    def unforced(self, clip: Clip) -> None:
-        """Give None: nothing is forced on a vocoder."""
-
-    def reseeded(self, clip: Clip, seed: int) -> None:
-        """Give None: it draws no noise."""
-
-    def render(self, clip: Clip) -> Rendering:
-        """Give the waveform [time] float32 in -1..1 of a clip's log-mel frames."""
-        with torch.inference_mode():
-            return Rendering(self.sound(clip))
 
     def sound(self, clip: Clip) -> Tensor:
         """Give the waveform that `render` gives, with gradients where they are wanted."""
         (mel,) = clip.inputs
         waveform: Tensor = self.module(mel.to(self.module.head.basis.device))[0]
         return waveform
-
-    def excerpt(self, clip: Clip, place: float, seconds: float) -> Clip:
-        """Give some frames of a clip, the first of them `place` (0..1) of the way through what can be one."""
-        (mel,) = clip.inputs
-        frames = frames_at(mel.shape[2], place, seconds * self.sample_rate_hz / self.mel.hop)
-        inputs = (mel[:, :, frames].clone(),)  # those of `clip` are inference tensors: they train nothing
-        length = (frames.stop - frames.start) * self.mel.hop / self.sample_rate_hz
-        return Clip(f"{clip.name}+{frames.start}", inputs, length, None)
