@@ -1,7 +1,7 @@
 """Site: a place in a model where a precision is chosen."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Op = Literal["linear", "conv1d", "conv2d", "conv_transpose1d", "matmul"]
 OPS: tuple[Op, ...] = ("linear", "conv1d", "conv2d", "conv_transpose1d", "matmul")
@@ -40,6 +40,17 @@ class Site:
     def macs_per_second(self) -> float:
         """Multiply-accumulates per second of audio."""
         return self.rows_per_second * self.k * self.n * self.groups
+
+    def described(self) -> dict[str, Any]:
+        """What it is and how large, as files of results have it."""
+        return {
+            "name": self.name,
+            "op": self.op,
+            "weight_shape": list(self.weight_shape),
+            "k": self.k,
+            "n": self.n,
+            "groups": self.groups,
+        }
 
     @property
     def weight_elements(self) -> int:

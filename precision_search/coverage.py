@@ -88,12 +88,7 @@ def _told(voice: Voice, found: Discovery, parameters: int) -> Answer:
 
 def _row(site: Site, total: float) -> dict[str, Any]:
     return {
-        "name": site.name,
-        "op": site.op,
-        "weight_shape": list(site.weight_shape),
-        "k": site.k,
-        "n": site.n,
-        "groups": site.groups,
+        **site.described(),
         "macs_per_second": site.macs_per_second,
         "mac_share": site.macs_per_second / total,
     }

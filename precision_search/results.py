@@ -114,12 +114,7 @@ def _json(data: object) -> str:
 def _sites(setting: Setting) -> list[dict[str, Any]]:
     return [
         {
-            "name": site.name,
-            "op": site.op,
-            "weight_shape": list(site.weight_shape),
-            "k": site.k,
-            "n": site.n,
-            "groups": site.groups,
+            **site.described(),
             "rows_per_second": site.rows_per_second,
             "macs_per_second": site.macs_per_second,
             "fed_by": site.fed_by,
