@@ -65,7 +65,7 @@ def load_entrypoint(
         voice, clips = _of_module(model, made, known, own_audio=own_audio)
     else:
         voice, clips = _of_voice(model, made, known, own_audio=own_audio)
-    _refuse_changing(model.entrypoint, voice, clips)
+    _refuse_unusable(model.entrypoint, voice, clips)
     return voice, clips
 
 
@@ -208,8 +208,8 @@ def _name(entry: str) -> str:
     return entry.partition(":")[0].rpartition(".")[2]
 
 
-def _refuse_changing(entry: str, voice: Voice, clips: Sequence[Clip]) -> None:
-    """Refuse a model that makes something else of a clip the second time: it could be compared with nothing."""
+def _refuse_unusable(entry: str, voice: Voice, clips: Sequence[Clip]) -> None:
+    """Refuse a model that in fp32 makes no sound, or something else of a clip the second time: nothing compares."""
 
     def render() -> Rendering:
         rendered: Rendering = _called("entrypoint", f"{entry}, render", lambda: voice.render(clips[0]), {})
@@ -218,7 +218,13 @@ def _refuse_changing(entry: str, voice: Voice, clips: Sequence[Clip]) -> None:
     first, second = render(), render()
     pairs = list(zip(first.parts, second.parts, strict=False))
     same = len(first.parts) == len(second.parts) and all(torch.equal(one, other) for one, other in pairs)
-    if not same and not any(part.isnan().any() for part in first.parts):
+    if not all(bool(torch.isfinite(part).all()) for part in first.parts):
+        raise SetupError(
+            f"model.entrypoint: {entry} gives NaN or Inf for {clips[0].name} in fp32 already; mend the model"
+        )
+    if first.waveform is not None and not bool(first.waveform.any()):
+        raise SetupError(f"model.entrypoint: {entry} is silent on {clips[0].name}; give it inputs that make sound")
+    if not same:
         raise SetupError(
             f"model.entrypoint: {entry} makes something else of {clips[0].name} the second time. Draw noise with torch,"
             " which is drawn again the same; with numpy or random draw it before, and give it as an input; and let no"

@@ -77,6 +77,16 @@ class Restless(Told):
         return super().forward(mel) * float(np.random.rand())
 
 
+class Torn(Told):
+    def forward(self, mel):
+        return super().forward(mel) / 0.0
+
+
+class Mute(Told):
+    def forward(self, mel):
+        return super().forward(mel) * 0.0
+
+
 class Loose(nn.Module):
     def forward(self, mel):
         return mel.mean(1)
@@ -212,6 +222,8 @@ def test_inputs_may_be_made_of_recordings():
         ({"entrypoint": "own_voices.vocoder:broken"}, "raises TypeError: broken() missing 1 required"),
         ({"entrypoint": "own_voices.vocoder:nothing"}, "gives a NoneType, must be a torch.nn.Module, or a Voice"),
         ({"entrypoint": "own_voices.vocoder:Restless"}, "makes something else of clip0 the second time"),
+        ({"entrypoint": "own_voices.vocoder:Torn"}, "gives NaN or Inf for clip0 in fp32 already"),
+        ({"entrypoint": "own_voices.vocoder:Mute"}, "is silent on clip0"),
         ({"inputs": "own_voices.vocoder:broken"}, "own_voices.vocoder:broken raises OSError: no such file"),
         ({"inputs": "own_voices.vocoder:nothing"}, "raises TypeError: 'NoneType' object is not iterable"),
         ({"inputs": {"mel": (1, 15, 9)}}, "on its clips raises RuntimeError: Given transposed=1"),

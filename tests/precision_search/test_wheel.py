@@ -27,6 +27,13 @@ def test_a_recipe_of_the_package_works_from_a_wheel_in_another_folder(tmp_path):
         "backends/hopper/data/gemm.npz",
         "backends/hopper/exported/run.py",
         "voice/data/embedded.safetensors",
+        "voice/data/blvoice.safetensors",
+        "voice/data/blvoice_rows.json",
+        "voice/data/nsf.safetensors",
+        "voice/data/vocos.safetensors",
+        "voice/hf/loading.py",
+        "voice/hf/tiny/codec.py",
+        "recipes/blvoice_blackhole.yaml",
         "voice/data/clips.json",
     } <= names
     assert not [name for name in names if name.startswith(("tests/", "studies/", "voice/training"))]
