@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, WithJsonSchema
 
+from precision.family import Family
 from precision.section_values import FORBID, Count, Text
-
-Family = Literal["vocoder", "non_autoregressive", "autoregressive", "codec", "sampler", "understanding"]
-"""Vocoder: frames to sound. Non-autoregressive: text to sound with durations of its own. Autoregressive: tokens one
-after another, then sound. Codec: sound to codes to sound. Sampler: flow or diffusion, many steps from noise.
-Understanding: sound to text alone. How each is compared: voice.family."""
 
 
 def _inputs_form(inputs: object) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from precision.model_section import Family
+from precision.family import Family
 
 __all__ = ["COMPARISONS", "Comparison", "Family"]
 

@@ -175,6 +175,6 @@ def test_the_embedded_voice_can_be_trained_and_what_is_protected_stays():
 
 
 def test_a_model_that_cannot_be_trained_is_refused(tiny, monkeypatch):
-    monkeypatch.delattr("voice.hifigan.HifiganVoice.excerpt")
+    monkeypatch.delattr("voice.recorded.Resynthesis.excerpt")
     with pytest.raises(ValueError, match="adapt: hifigan cannot be trained"):
         make_setting(read_recipe(str(tiny.recipe), ["adapt={}"]))

@@ -41,7 +41,7 @@ HUGGING_FACE = dict(
 def policy_of(*layers: dict[str, Scheme], prefix: str = "layers") -> Policy:
     """Layers, and sites that belong to none."""
     sites = {f"{prefix}.{index}.{site}": scheme for index, layer in enumerate(layers) for site, scheme in layer.items()}
-    return Policy.of({**sites, "text_head": BF16, "codec.stages.0.up": BF16, "codec.stages.0.unit.point": BF16})
+    return Policy.of({**sites, "text_head": BF16, "codec.stages.0.up": BF16, "codec.stages.0.units.0.point": BF16})
 
 
 def conflicts(*layers: dict[str, Scheme], prefix: str = "layers") -> tuple[str, ...]:
