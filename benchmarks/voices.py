@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--hifigan", metavar="CHECKPOINT", help="of a real HiFi-GAN, its config.json beside it")
     parser.add_argument("--hifigan-audio", metavar="FOLDER", help="recordings for it")
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, metavar="S", help="seconds of a row, at most")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time; a core each")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     names = parsed.names or [*NATIVE, *(["hifigan"] if parsed.hifigan else []), *TWINS]
@@ -84,9 +86,10 @@ def main() -> None:
     rows = []
     print(f"on {parsed.device}; {', '.join((*SHORT, SECONDS, *schemes_of(parsed.device)))}")
     print(HEAD, flush=True)
-    for name in names:
-        rows.append(apart(name, parsed))
-        print(line(rows[-1]), flush=True)
+    with ThreadPoolExecutor(parsed.jobs) as pool:
+        for row in pool.map(lambda name: apart(name, parsed), names):
+            rows.append(row)
+            print(line(row), flush=True)
     print("\n".join(footnotes(rows)))
     sys.exit(1 if any(row.failed for row in rows) else 0)
 
