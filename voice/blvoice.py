@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from voice.checkpoint import load_into, load_state_dict
 from voice.codec_decoder import CodecDecoder, Past
-from voice.codec_encoder import CodecEncoder, codebook, columns_of, distances
+from voice.codec_encoder import CodecEncoder, codebook, coded, columns_of, distances
 from voice.decoder import DecoderVoice, SpeechDecoder
 from voice.decoder_config import MINI
 from voice.embedded import DATA, EmbeddedVoice, bundled_clips
@@ -161,6 +161,6 @@ class BlVoiceCodec:
             natural = recording.samples[: len(recording.samples) // samples * samples]
             with torch.no_grad():
                 columns = columns_of(torch.from_numpy(natural)[None])[0]
-                codes = torch.stack([values.argmax(dim=1) for values in self.module(columns)[1].values()])
+                codes, _ = coded(self.module.encoder(columns[None])[0], self.module.decoder)
             found.append(Clip(recording.name, (columns, codes), len(natural) / MINI.codec.sample_rate_hz, natural))
         return tuple(found)

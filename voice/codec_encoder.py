@@ -46,14 +46,17 @@ def columns_of(samples: Tensor) -> Tensor:
     return log_mel(F.pad(samples, (ahead, 0)), CODEC_MEL)[..., : samples.shape[1] // CODEC_MEL.hop]
 
 
-def codes_of(latents: Tensor, decoder: CodecDecoder) -> Tensor:
-    """Codes [codebooks, frames] of latents [frames, latent]: in each codebook the nearest entry to what is left."""
+def coded(latents: Tensor, decoder: CodecDecoder) -> tuple[Tensor, Tensor]:
+    """Codes [codebooks, ..., frames] of latents [..., frames, latent], and the sums of entries that they stand for.
+
+    In each codebook it is the nearest entry to what those before it left.
+    """
     left, chosen = latents, []
     for book in range(decoder.config.codebooks):
         entries = codebook(decoder, book)
-        chosen.append(distances(left, entries).argmax(dim=1))
+        chosen.append(distances(left, entries).argmax(dim=-1))
         left = left - entries[chosen[-1]]
-    return torch.stack(chosen)
+    return torch.stack(chosen), latents - left
 
 
 def codebook(decoder: CodecDecoder, book: int) -> Tensor:
@@ -63,5 +66,5 @@ def codebook(decoder: CodecDecoder, book: int) -> Tensor:
 
 
 def distances(x: Tensor, entries: Tensor) -> Tensor:
-    """Negative squared distance [rows, codes] of rows of x [rows, latent] from each entry, but for what they share."""
+    """Negative squared distance [..., codes] of x [..., latent] from each entry, but for what they all share."""
     return 2 * F.linear(x, entries) - entries.square().sum(dim=1)

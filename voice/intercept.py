@@ -131,17 +131,15 @@ class Interception(TorchFunctionMode):
 
     def layer_site(self, weight: Tensor, op: Op) -> str | None:
         """Name the site of a layer's weight; None where it is an activation, or outside the module."""
-        owned = self._owners.find(weight)
-        if owned is not None and owned.whole:
-            return owned.site
-        if not self._frames:
-            return None
-        frame = self._frames[-1]
-        layer = isinstance(frame.module, nn.Linear if op == "linear" else nn.modules.conv._ConvNd)
-        if owned is None and layer and frame.path:
-            # A weight computed on the way, as weight norm does, is still the weight of its layer.
-            return frame.path
-        return frame.name(op) if owned is not None or layer or op != "linear" else None
+
+        def name(frame: _Frame, owned: bool) -> str | None:
+            layer = isinstance(frame.module, nn.Linear if op == "linear" else nn.modules.conv._ConvNd)
+            if not owned and layer and frame.path:
+                # A weight computed on the way, as weight norm does, is still the weight of its layer.
+                return frame.path
+            return frame.name(op) if owned or layer or op != "linear" else None
+
+        return self._site(weight, name)
 
     def product_site(self, kind: str) -> str | None:
         """Name the next product of two activations in this forward; None outside the module."""
@@ -149,14 +147,18 @@ class Interception(TorchFunctionMode):
 
     def named_site(self, weight: Tensor, name: str) -> str | None:
         """Name the site of a weight that the running module calls `name`; None where it is not the module's."""
+        # As in `layer_site`; of another module, made on the spot, a weight is nobody's.
+        return self._site(
+            weight,
+            lambda frame, owned: f"{frame.path}#{name}" if owned or isinstance(frame.module, _LAYERS) else None,
+        )
+
+    def _site(self, weight: Tensor, name: Callable[[_Frame, bool], str | None]) -> str | None:
+        """Name a whole weight of the module by its path, any other by the running forward and whether it is a part."""
         owned = self._owners.find(weight)
         if owned is not None and owned.whole:
             return owned.site
-        if not self._frames:
-            return None
-        frame = self._frames[-1]
-        # As in `layer_site`; of another module, made on the spot, a weight is nobody's.
-        return f"{frame.path}#{name}" if owned is not None or isinstance(frame.module, _LAYERS) else None
+        return name(self._frames[-1], owned is not None) if self._frames else None
 
     def table_site(self, table: Tensor) -> str | None:
         """Name the site of a matrix whose rows are searched; None where it is an activation."""

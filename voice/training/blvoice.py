@@ -5,12 +5,9 @@ Utterances lie one behind the other in a step, each with places of its own and b
 are read some are replaced, so that a slip of its own does not throw the model off.
 """
 
-import argparse
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from voice.codec_encoder import codes_of, columns_of
+from voice.codec_encoder import coded, columns_of
 from voice.decoder import SpeechDecoder
 from voice.decoder_config import MINI
 from voice.phones import index_of
 from voice.reading import SOUNDS, prompt_of, spoken
 from voice.training.codec import Codec
+from voice.training.segments import learning_rate, parser_of
 from voice.training.speech import HOP, SAMPLE_RATE_HZ, Utterance, load
 from voice.transformer import HIDDEN_SCORE, Places
 
@@ -65,7 +63,7 @@ def sequences(utterance: Utterance, codec: Codec) -> Sequences:
     frames = len(utterance.samples) // MINI.codec.frame_samples
     samples = torch.from_numpy(utterance.samples[: frames * MINI.codec.frame_samples])
     with torch.no_grad():
-        codes = codes_of(codec.encoder(columns_of(samples[None]))[0], codec.decoder)
+        codes, _ = coded(codec.encoder(columns_of(samples[None]))[0], codec.decoder)
     phones = [index_of(phone) for phone in utterance.phones]
     ends_s = (np.cumsum(utterance.durations) * HOP / SAMPLE_RATE_HZ).tolist()
     return Sequences(*laid_out(phones, ends_s, codes), frames)
@@ -174,11 +172,7 @@ def without_codec(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def main() -> None:
     """Train until the minutes are used up."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=50)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser = parser_of(__doc__, minutes=50, rate=1.5e-3)
     parser.add_argument("--resume", action="store_true", help="begin with OUT/lm_raw.pt")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -201,9 +195,8 @@ def main() -> None:
         elapsed = time.monotonic() - begin
         if elapsed > limit:
             break
-        fall = max(0.02, 0.5 * (1 + math.cos(math.pi * elapsed / limit))) * min(1.0, step / 300)
         for group in optimizer.param_groups:
-            group["lr"] = arguments.rate * fall
+            group["lr"] = learning_rate(arguments.rate, elapsed / limit, step - 1, warm_up=300)
         found = losses(model, batch, draw)
         optimizer.zero_grad()
         (TEXT_WEIGHT * found["text"] + found["audio"]).backward()  # type: ignore[no-untyped-call]

@@ -4,10 +4,7 @@
 goes on with the decoder alone, its codes as they are: so a language model may learn the codes meanwhile.
 """
 
-import argparse
-import math
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voice.codec_decoder import CodecDecoder, Past
-from voice.codec_encoder import CodecEncoder, codebook, columns_of, distances
+from voice.codec_encoder import CodecEncoder, codebook, coded, columns_of, distances
 from voice.decoder_config import MINI
+from voice.training.segments import learning_rate, parser_of
 from voice.training.speech import Utterance, load
 from voice.training.vocoder import spectral_loss
 
@@ -89,11 +87,7 @@ class Codec(nn.Module):
 
 def main() -> None:
     """Train until the minutes are used up."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser = parser_of(__doc__, minutes=20, rate=2e-3)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--decoder", action="store_true", help="train the decoder alone, from OUT/codec.pt")
     arguments = parser.parse_args()
@@ -126,13 +120,12 @@ def main() -> None:
     step = 0
     while (elapsed := time.monotonic() - begun) < limit:
         for group in optimizer.param_groups:
-            fall = max(0.02, 0.5 * (1 + math.cos(math.pi * elapsed / limit)))
-            group["lr"] = arguments.rate * fall * min(1, (step + 1) / 100)
+            group["lr"] = learning_rate(arguments.rate, elapsed / limit, step, warm_up=100)
         true = _segments(learned, draw)
         latents = codec.encoder(columns_of(true))
         if arguments.decoder:
             with torch.no_grad():
-                quantized, off = _frozen(codec.decoder, latents), latents.new_zeros(())
+                quantized, off = coded(latents, codec.decoder)[1], latents.new_zeros(())
         else:
             quantized, off = books(latents)
         made = codec.decoder.sound(quantized.mT, Past())
@@ -167,21 +160,13 @@ def _segments(utterances: list[Utterance], draw: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def _frozen(decoder: CodecDecoder, latents: Tensor) -> Tensor:
-    left = latents
-    for book in range(decoder.config.codebooks):
-        entries = codebook(decoder, book)
-        left = left - F.embedding(distances(left, entries).argmax(dim=-1), entries)
-    return latents - left
-
-
 def _held_back(codec: Codec, utterances: list[Utterance]) -> float:
     losses = []
     with torch.no_grad():
         for utterance in utterances:
             frames = len(utterance.samples) // MINI.codec.frame_samples
             true = torch.from_numpy(utterance.samples[: frames * MINI.codec.frame_samples])[None]
-            made = codec.decoder.sound(_frozen(codec.decoder, codec.encoder(columns_of(true))).mT, Past())
+            made = codec.decoder.sound(coded(codec.encoder(columns_of(true)), codec.decoder)[1].mT, Past())
             losses.append(spectral_loss(made, true).item())
     return float(np.mean(losses))
 
