@@ -3,12 +3,13 @@
 # make check  format, lint, types, direction of the rooms
 # make bench  every script in benchmarks/
 # make docs   regenerate what is generated: the recipe schema
+# make site   the documents as a site, in site/; a broken link is an error
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench docs site clean
 
 demo: $(STAMP)
 	$(BIN)/precision-search run recipes/tts_blackhole.yaml --resume
@@ -28,8 +29,11 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m precision.schema
 
+site: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) build dist studies
+	rm -rf $(VENV) build dist site studies
 
 # One environment for everything, made again when what it holds changes.
 $(STAMP): pyproject.toml constraints.txt
