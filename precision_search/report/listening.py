@@ -63,17 +63,29 @@ def read_sample(path: Path, seconds: float = MAX_SECONDS, data_bytes: int = AUDI
     return Sample(mono, rate, total / rate, channels, int(np.size(data) - np.count_nonzero(finite)))
 
 
+def shown_clips(results: Results) -> tuple[str, ...]:
+    """The names of the files that are shown: the first that both sides have."""
+    references, candidates = _files(results)
+    return tuple(name for name in references if name in candidates)[:MAX_CLIPS]
+
+
+def _files(results: Results) -> tuple[dict[str, Path], dict[str, Path]]:
+    folder = results.folder / "samples"
+    references, candidates = (
+        {path.name: path for path in sorted((folder / side).glob("*.wav"))} for side in ("reference", "candidate")
+    )
+    return references, candidates
+
+
 def listening(results: Results) -> Html:
     """The section of the players."""
-    folder = results.folder / "samples"
-    references = {path.name: path for path in sorted((folder / "reference").glob("*.wav"))}
-    candidates = {path.name: path for path in sorted((folder / "candidate").glob("*.wav"))}
+    references, candidates = _files(results)
     pairs = [name for name in references if name in candidates]
     alone = sorted(set(references) ^ set(candidates))
     if not pairs:
         said = note("There are no samples: samples/reference and samples/candidate hold no WAV files of equal names.")
         return section("listening", "Listening", said)
-    shown = pairs[:MAX_CLIPS]
+    shown = shown_clips(results)
     parts = [
         paragraph(
             "The reference is the model at full precision, the candidate the policy found, in the arithmetic that was "
@@ -114,6 +126,10 @@ def _player(name: str, side: str, sample: Sample) -> Html:
     attributes = {
         "controls": "",
         "preload": "none",
+        "data-clip": name,
+        "data-side": side,
+        "data-rate": str(sample.sample_rate_hz),
+        "data-seconds": f"{shown:.3f}",
         "aria-label": f"{name}, {side}",
         "src": f"data:audio/wav;base64,{wav}",
     }

@@ -10,7 +10,7 @@ class Html(str):
     __slots__ = ()
 
 
-VOID = frozenset({"meta", "img", "wbr"})
+VOID = frozenset({"meta", "img", "wbr", "input"})
 
 
 def safe(child: "Html | str") -> Html:
