@@ -1,6 +1,6 @@
 """DecoderCost: what one pass of an autoregressive speech decoder takes of a card, for a batch of streams.
 
-Where NVIDIA measured products of the card, those are taken in place of the roofline: backends/hopper/gemm_tables.py.
+Where NVIDIA measured products of the card, those are taken in place of the roofline: backends/gemm_tables.py.
 """
 
 import math
@@ -10,7 +10,7 @@ from functools import cached_property
 
 from backends.cost import OVERLAP_LOSS, CostModel, Gemm, rate_key
 from backends.devices import Case, Device
-from backends.hopper.gemm_tables import DataType, GemmTable
+from backends.gemm_tables import DataType, GemmTable
 from precision.blocks import stored_bits
 from precision.policy import Scheme
 from precision.site import Site

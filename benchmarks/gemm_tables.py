@@ -1,7 +1,7 @@
 """How good the tables of measured products are, and which layers of our models FP8 speeds up by them.
 
 `python benchmarks/gemm_tables.py` reads the tables that the package brings. `--rows FOLDER` makes them anew from
-NVIDIA's rows, gemm_h100_sxm.parquet and so on (backends/hopper/data/NOTICE says where they are from), which takes
+NVIDIA's rows, gemm_h100_sxm.parquet and so on (backends/data/NOTICE says where they are from), which takes
 `pip install pyarrow`. An error is that of points which were left out and had from their neighbours, in a bracket twice
 as wide as in use; so it is more than what a product between the points suffers.
 """
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from backends import gemm_tables
 from backends.cost import CostModel
 from backends.devices import load_devices
-from backends.hopper import gemm_tables
-from backends.hopper.gemm_tables import CARDS, DTYPES, FILE, GemmTable, encoded
+from backends.gemm_tables import CARDS, DTYPES, FILE, GemmTable, encoded
 from backends.hopper.support import refuses
 from precision.policy import Scheme
 from precision.site import Site

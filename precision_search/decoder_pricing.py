@@ -8,7 +8,7 @@ from backends import decoder_pass, decoding, speculation
 from backends.decoder_pass import FRAME_SECONDS, DecoderCost
 from backends.decoding import FirstSound, Load, first_sound, served, streams_of
 from backends.devices import Case, Device
-from backends.hopper.gemm_tables import SOURCE, GemmTable
+from backends.gemm_tables import SOURCE, GemmTable
 from backends.money import Accounting, compare
 from backends.serving import MEMORY_SHARE
 from backends.speculation import Speculation, draft_config

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backends.cost import CostModel, Gemm
 from backends.devices import Device
-from backends.hopper.gemm_tables import SOURCE, GemmTable
+from backends.gemm_tables import SOURCE, GemmTable
 from backends.hopper.measured_results import MeasuredResults, MeasuredResultsError
 from backends.hopper.support import FP8
 from precision.policy import Scheme

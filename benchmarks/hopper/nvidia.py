@@ -1,6 +1,6 @@
 """NVIDIA's own measurements of the shapes that we time."""
 
-from backends.hopper.gemm_tables import DTYPES, GemmTable
+from backends.gemm_tables import DTYPES, GemmTable
 
 
 def table_of(device: str) -> str | None:

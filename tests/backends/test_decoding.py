@@ -9,7 +9,7 @@ from backends.cost import CostModel, Gemm
 from backends.decoder_pass import FRAME_SECONDS, DecoderCost
 from backends.decoding import Load, first_sound, served, state_bytes, streams_of
 from backends.devices import load_devices
-from backends.hopper.gemm_tables import GemmTable
+from backends.gemm_tables import GemmTable
 from backends.serving import MEMORY_SHARE
 from backends.speculation import Speculation, draft_config, expected_rows
 from precision.policy import Scheme

@@ -7,7 +7,7 @@ import pytest
 
 from backends.cost import CostModel
 from backends.devices import load_devices
-from backends.hopper.gemm_tables import GemmTable
+from backends.gemm_tables import GemmTable
 from backends.hopper.measured_results import VERSION
 from precision.site import Site
 from precision_search.setting import SetupError

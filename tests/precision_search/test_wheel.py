@@ -24,7 +24,7 @@ def test_a_recipe_of_the_package_works_from_a_wheel_in_another_folder(tmp_path):
         "recipes/recipe.schema.json",
         "recipes/presets.yaml",
         "backends/devices.yaml",
-        "backends/hopper/data/gemm.npz",
+        "backends/data/gemm.npz",
         "backends/hopper/exported/run.py",
         "voice/data/embedded.safetensors",
         "voice/data/blvoice.safetensors",

@@ -99,7 +99,7 @@ def decoded(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
 
 @cache
 def _tables() -> dict[str, GemmTable]:
-    with files("backends.hopper").joinpath("data", FILE).open("rb") as file, np.load(file) as held:
+    with files("backends").joinpath("data", FILE).open("rb") as file, np.load(file) as held:
         m, n, k = (tuple(held[axis].tolist()) for axis in "mnk")
         return {
             name: GemmTable(name, m, n, k, {dtype: decoded(held[f"{name}_{dtype}"]) for dtype in DTYPES})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backends.devices import load_devices
-from backends.hopper.gemm_tables import CARDS, DTYPES, FILE, GemmTable, decoded, encoded
+from backends.gemm_tables import CARDS, DTYPES, FILE, GemmTable, decoded, encoded
 
 
 def table(name: str = "h100_sxm") -> GemmTable:
@@ -40,7 +40,7 @@ def test_there_are_tables_of_what_was_measured_and_of_no_other_card():
         held = table(name)
         assert all(held.latency_us[dtype].shape == (74, 22, 22) for dtype in DTYPES)
         assert np.isfinite(held.latency_us["bf16"]).sum() == np.isfinite(held.latency_us["fp8"]).sum() == 35700
-    notice = files("backends.hopper").joinpath("data", "NOTICE").read_text(encoding="utf-8")
+    notice = files("backends").joinpath("data", "NOTICE").read_text(encoding="utf-8")
     assert all(said in notice for said in ("Apache-2.0", "aiconfigurator", "2026-11-21", FILE))
 
 
