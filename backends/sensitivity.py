@@ -1,0 +1,214 @@
+"""Sensitivity: how far each assumption alone moves the verdict, and where the verdict turns.
+
+The verdict is the ratio of what an hour of a stream costs, candidate against baseline, electricity or rent included, in
+the middle of the ranges. Below 1 the candidate costs less.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from backends.assumptions import Assumption, Situation, assumptions, with_figure
+from backends.devices import Device
+from backends.money import HOURS_PER_YEAR, hourly_usd, rounded
+from backends.workload import Terms, Workload
+from precision.policy import Policy
+
+_STEPS = 40  # of a bisection: enough for 12 digits over the widest bracket
+_TURNING = (
+    ("gemm_efficiency", "share of the peak that products reach", "", 1e-3, 1.0),
+    ("memory_efficiency", "share of the memory's bandwidth that is reached", "", 1e-3, 1.0),
+    ("overhead_us", "overhead of a launch", "us", 1e-2, 1e4),
+)
+"""Figures of the candidate's card that a turning point is looked for in, between two ends."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The ratio of both sides, as a function of the situation."""
+
+    workload: Workload
+    candidate: Policy
+    baseline: Policy
+    situation: Situation
+
+    def ratio(self, situation: Situation | None = None) -> float:
+        """Dollars an hour of a stream, candidate against baseline.
+
+        It is inf where the candidate's card carries none, 0 where the baseline's carries none, NaN where neither does.
+        """
+        asked = situation or self.situation
+        ours, theirs = self.streams(asked)
+        if not ours and not theirs:
+            return math.nan
+        if not (ours and theirs):
+            return math.inf if not ours else 0.0
+        accounting = asked.accounting
+        return (hourly_usd(asked.candidate, accounting) / ours) / (hourly_usd(asked.baseline, accounting) / theirs)
+
+    def streams(self, situation: Situation) -> tuple[int, int]:
+        """Streams of a card of each side."""
+        ours = self._carried(_unpriced(situation.candidate), True, situation.terms)
+        return ours, self._carried(_unpriced(situation.baseline), False, situation.terms)
+
+    @cached_property
+    def _carried(self) -> Callable[[Device, bool, Terms], int]:
+        # Prices, years and power change no stream: what a card carries is asked for once.
+        @lru_cache(maxsize=256)
+        def carried(device: Device, ours: bool, terms: Terms) -> int:
+            return self.workload.middle(device, self.candidate if ours else self.baseline, terms).streams_per_card
+
+        return carried
+
+
+@dataclass(frozen=True, slots=True)
+class Swing:
+    """The verdict at both ends of one assumption's range, all else in the middle."""
+
+    assumption: Assumption
+    low: float
+    """At the assumption's low number, which need not be the low ratio."""
+    middle: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """How many times the largest ratio is the smallest; inf where one is no number."""
+        ends = (self.low, self.middle, self.high)
+        return max(ends) / min(ends) if all(0 < end < math.inf for end in ends) else math.inf
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the block `sensitivity` of a summary."""
+        figure = self.assumption.figure
+        return {
+            "assumption": self.assumption.name,
+            "unit": self.assumption.unit,
+            "low": rounded(figure.low),
+            "middle": rounded(figure.value),
+            "high": rounded(figure.high),
+            "ratio_low": rounded(self.low),
+            "ratio_middle": rounded(self.middle),
+            "ratio_high": rounded(self.high),
+            "source": figure.source,
+            "date": figure.date,
+            "doubt": figure.doubt,
+        }
+
+
+def tornado(verdict: Verdict) -> tuple[Swing, ...]:
+    """Every assumption over its own range, alone; the widest first."""
+    situation, middle = verdict.situation, verdict.ratio()
+    found = []
+    for one in assumptions(situation, chunk_is_free=verdict.workload.chunk_is_free):
+        low, high = (verdict.ratio(one.at(situation, end)) for end in (one.figure.low, one.figure.high))
+        found.append(Swing(one, low, middle, high))
+    return tuple(sorted(found, key=lambda swing: (-swing.width, swing.assumption.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class BreakEven:
+    """Where the verdict turns in one number, all else in the middle; None where it turns nowhere."""
+
+    what: str
+    value: float | None
+    unit: str
+    told: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the block `break_even` of a summary."""
+        value = None if self.value is None else rounded(self.value)
+        return {"what": self.what, "value": value, "unit": self.unit, "told": self.told}
+
+
+def break_even(verdict: Verdict) -> tuple[BreakEven, ...]:
+    """Prices of either card, streams of the candidate's, and its efficiencies, at which both sides cost the same.
+
+    Prices and streams are exact; efficiencies are found by halving an interval. Streams are whole, so that the ratio
+    moves in steps, and at an efficiency it is 1 within a stream.
+    """
+    situation, ratio = verdict.situation, verdict.ratio()
+    ours, theirs = verdict.streams(situation)
+    if not (ours and theirs):
+        none = situation.candidate.name if not ours else situation.baseline.name
+        return (BreakEven("price", None, "USD", f"{none} carries no stream, so there is nothing to pay the same for"),)
+    now = f"now the ratio is {ratio:.3g}"
+    found = [*_prices(situation, ours, theirs, now), _streams(situation, theirs, now)]
+    for key, name, unit, low, high in _TURNING:
+        what = f"{situation.candidate.name}: {name}"
+
+        def at(value: float, key: str = key) -> float:
+            changed = with_figure(situation.candidate, key, value)
+            return verdict.ratio(replace(situation, candidate=changed))
+
+        value = _turning(at, low, high)
+        figure = situation.candidate.figures()[key].value
+        if value is None:
+            side = "less" if ratio < 1 else "more"
+            told = f"{what}: from {low:g} to {high:g} {situation.candidate.name} costs {side} throughout; {now}"
+        else:
+            told = f"{what}: at {value:.3g}{_spaced(unit)} both cost the same; it is taken to be {figure:g}, and {now}"
+        found.append(BreakEven(what, value, unit, told))
+    return tuple(found)
+
+
+def _prices(situation: Situation, ours: int, theirs: int, now: str) -> list[BreakEven]:
+    """Of the price of either card; by the hour where cards are rented."""
+    accounting, found = situation.accounting, []
+    sides = (
+        (situation.candidate, ours, situation.baseline, theirs),
+        (situation.baseline, theirs, situation.candidate, ours),
+    )
+    for card, carries, other, others in sides:
+        hourly = hourly_usd(other, accounting) / others * carries
+        if accounting.rent:
+            price = card.cloud_usd_per_hour
+            what, unit, value = f"{card.name}: price by the hour", "USD/h", hourly
+        else:
+            price = card.price_usd
+            electricity = accounting.usd_per_hour(0.0, card.power_w.value)
+            what, unit = f"{card.name}: price of a card", "USD"
+            value = (hourly - electricity) * accounting.years * HOURS_PER_YEAR
+        paid = "" if price is None else f"it is taken to be {price.value:g}, and "
+        if value > 0:
+            told = f"{what}: at {value:,.4g} {unit} both cost the same; {paid}{now}"
+        else:
+            told = f"{what}: at no price, its electricity alone costs more than {other.name} with its price; {now}"
+        found.append(BreakEven(what, value if value > 0 else None, unit, told))
+    return found
+
+
+def _streams(situation: Situation, theirs: int, now: str) -> BreakEven:
+    card, other = situation.candidate, situation.baseline
+    needed = hourly_usd(card, situation.accounting) / hourly_usd(other, situation.accounting) * theirs
+    what = f"{card.name}: streams of a card"
+    told = f"{what}: with {needed:,.4g} for every {theirs} of {other.name} both cost the same; {now}"
+    return BreakEven(what, needed, "streams", told)
+
+
+def _turning(at: Callable[[float], float], low: float, high: float) -> float | None:
+    """Where a ratio that rises or falls all the way passes 1; None where it does not."""
+    falls = at(low) >= at(high)
+
+    def dear(value: float) -> bool:
+        return (at(value) > 1) == falls
+
+    if not dear(low) or dear(high):
+        return None
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if dear(middle) else (low, middle)
+        if high / low < 1 + 1e-6:
+            break
+    return math.sqrt(low * high)
+
+
+def _unpriced(device: Device) -> Device:
+    return replace(
+        device, price_usd=None, cloud_usd_per_hour=None, power_w=replace(device.power_w, value=1.0, low=1.0, high=1.0)
+    )
+
+
+def _spaced(unit: str) -> str:
+    return f" {unit}" if unit else ""

@@ -1,0 +1,79 @@
+"""Workload: the streams of one voice model on any card, under any policy and on any terms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from backends.cost import CostModel
+from backends.devices import Device
+from backends.serving import MAX_BATCH, PolicyCost, Serving, policy_cost, serve
+from precision.policy import Policy, Scheme
+from precision.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a card is asked to serve."""
+
+    utilization: float = 0.7
+    """Largest share of its time that it may be busy, in (0, 1]."""
+    chunk_seconds: float = 0.5
+    """Audio of one launch; what a model that fixes its own does not look at."""
+    max_batch: int = MAX_BATCH
+    """Most streams of one launch, 1 and up."""
+
+
+class Workload(Protocol):
+    """One voice model, whose streams can be put on any card."""
+
+    @property
+    def chunk_is_free(self) -> bool:
+        """Whether the audio of a launch may be of any length; a decoder's is its frame."""
+        ...
+
+    def serve(self, device: Device, policy: Policy, terms: Terms, label: str = "") -> Serving:
+        """Streams at both ends of the ranges and in the middle; ValueError for a format that the card lacks."""
+        ...
+
+    def middle(self, device: Device, policy: Policy, terms: Terms) -> PolicyCost:
+        """Those in the middle alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipWorkload:
+    """A model that renders chunk after chunk, by its sites."""
+
+    sites: tuple[Site, ...]
+
+    @property
+    def chunk_is_free(self) -> bool:
+        """Chunks of any length."""
+        return True
+
+    def serve(self, device: Device, policy: Policy, terms: Terms, label: str = "") -> Serving:
+        """As `backends.serving.serve` has it."""
+        return serve(
+            device,
+            self.sites,
+            policy,
+            label=label,
+            chunk_seconds=terms.chunk_seconds,
+            utilization=terms.utilization,
+            max_batch=terms.max_batch,
+        )
+
+    def middle(self, device: Device, policy: Policy, terms: Terms) -> PolicyCost:
+        """As `backends.serving.policy_cost` has it, in the middle of the ranges."""
+        model = CostModel.of(device, self.sites, chunk_seconds=terms.chunk_seconds)
+        schemes: Mapping[str, Scheme] = dict(policy.schemes)
+        return policy_cost(model, self.sites, schemes, utilization=terms.utilization, max_batch=terms.max_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A policy on a card: one side of a comparison."""
+
+    device: Device
+    policy: Policy
+    label: str
