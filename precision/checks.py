@@ -34,6 +34,7 @@ _PRESET_NAMES = (
 )
 _ALLOWED = "space.*.allow.*"
 _SCHEME_NAMES = ("baseline", _ALLOWED, "cost.against.scheme")
+_SOURCED = (("cost", "prices", "*"), ("cost", "cloud_prices", "*"), ("cost", "characters_per_second"))
 _WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers", "presets")
 
 _MODEL_KEYS = {
@@ -62,6 +63,10 @@ def names(
     `brought` are the schemes of the recipe's `presets`, which are known beside its own; a rule may allow a preset.
     """
     yield from _unknown(document, NAMES, known)
+    for key in ("prices", "cloud_prices"):
+        for path, _ in document.walk("cost", key, "*"):
+            if path[-1] not in known["card"]:
+                yield Mistake(path, unknown_name(str(path[-1]), "card", known["card"]))
     own = [path[-1] for path, _ in document.walk("schemes", "*") if isinstance(path[-1], str)]
     usable = list(dict.fromkeys((*brought, *own)))
     listing = ", ".join(usable) or "none"
@@ -109,6 +114,7 @@ def rules(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterato
     yield from _model(document)
     yield from _percentile(document)
     yield from _goal(document)
+    yield from _sourced_numbers(document)
     yield from _gates(document, profiles)
 
 
@@ -165,6 +171,27 @@ def _goal(document: Document) -> Iterator[Mistake]:
             if asked is not None:
                 said = "given, must be left out with search.goal best_audio: weights are trained for a cheaper policy"
                 yield Mistake(adapt, said)
+
+
+def _sourced_numbers(document: Document) -> Iterator[Mistake]:
+    for pattern in _SOURCED:
+        for path, entry in document.walk(*pattern):
+            if not isinstance(entry, dict):
+                continue
+            numbers = [entry.get(key) for key in ("low", "value", "high")]
+            if entry.get("value") is None and None in (entry.get("low"), entry.get("high")):
+                yield Mistake(path, "has neither a value nor low and high; give the number, or both ends of its range")
+            given = [number for number in numbers if isinstance(number, int | float)]
+            if given != sorted(given):
+                said = ", ".join(f"{key} {shown(entry[key])}" for key in ("low", "value", "high") if key in entry)
+                yield Mistake(path, f"got {said}, must be low <= value <= high")
+            date = entry.get("date")
+            if isinstance(date, str) and not re.match(
+                r"(19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?(?!\d)", date
+            ):
+                yield Mistake(
+                    (*path, "date"), f"got {shown(date)}, must begin with a year, as 2026, 2026-11, 2026-11-20"
+                )
 
 
 def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

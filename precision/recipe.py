@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from precision import checks
 from precision.blocks import known_formats
+from precision.cards import brought_cards
+from precision.cost_section import CostSection
 from precision.decoding_section import DecodingSection
 from precision.document import Document, YamlError, dump
 from precision.gates import Gate
@@ -19,7 +21,6 @@ from precision.schema import plain, validate, validate_gates
 from precision.sections import (
     AdaptSection,
     CalibrateSection,
-    CostSection,
     DataSection,
     GateEntry,
     GatesSection,
@@ -45,6 +46,8 @@ class Known:
     profiles: Mapping[str, Sequence[Gate]]
     formats: Collection[str] = field(default_factory=known_formats)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    unfit_card: Callable[[str, object], Sequence[str]] | None = None
+    """What is wrong with a card of a recipe's own, by its name and its figures; None where none may be brought."""
 
     @property
     def nouns(self) -> dict[str, Collection[str]]:
@@ -117,7 +120,7 @@ class Recipe:
 
     @property
     def cost(self) -> CostSection:
-        """What a stream is priced at: against, streams, utilization, years; the defaults where the file is silent."""
+        """What a stream is priced at, against what and with whose prices; the defaults where the file is silent."""
         return self.written.cost if self.written.cost is not None else CostSection()
 
     @property
@@ -146,8 +149,10 @@ class Recipe:
         written = asdict(self.written)
         written["schemes"] = [scheme.to_dict() for scheme in self.schemes]
         written["gates"] = [asdict(gate) for gate in self.gates]
-        written["cost"] = asdict(self.cost)
         # What these had before they had more: studies of then can be gone on with.
+        cost = self.cost
+        written["cost"] = {"streams": cost.streams, "utilization": cost.utilization, "years": cost.years} | plain(cost)
+        written["cost"]["against"] = asdict(cost.against)
         written["model"] = {"checkpoint": None, "config": None} | plain(self.model)
         written["target"] = plain(self.target)
         if self.adapt is None:
@@ -181,7 +186,10 @@ def load_recipe(source: str | Path, known: Known, overrides: Sequence[str] = ())
         hint = "; a file is named with a pathlib.Path" if isinstance(source, str) else ""
         said = f"got {shown(document.data)}, must be a mapping of version, name, model and so on{hint}"
         raise RecipeError(label, document.told([*document.mistakes, Mistake((), said)]))
+    cards, unread = brought_cards(document, known.devices, known.unfit_card)
+    known = replace(known, devices=(*known.devices, *cards))
     written, mistakes = validate(document.data)
+    mistakes += unread
     told = {mistake.path for mistake in mistakes}
     mistakes += [mistake for mistake in checks.schemes(document) if mistake.path not in told]
     mistakes = _checked(document, [*document.mistakes, *mistakes], known)

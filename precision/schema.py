@@ -22,7 +22,7 @@ from precision.sections import GatesFile, RecipeFile
 _ADAPTER = TypeAdapter(RecipeFile)
 _GATES = TypeAdapter(GatesFile)
 T = TypeVar("T")
-_BRANCHES = ("<list>", "<profile>", "<function>", "<shapes>")
+_BRANCHES = ("<list>", "<profile>", "<function>", "<shapes>", "<file>", "<cards>")
 """Tags of the unions of precision.sections."""
 
 

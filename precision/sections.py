@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Strict, Tag
 
+from precision.cost_section import CostSection
 from precision.decoding_section import DecodingSection
 from precision.gates import Over
 from precision.model_section import ModelSection
@@ -15,6 +16,11 @@ from precision.site import Op
 
 Share = Annotated[Number, Field(gt=0, le=4)]
 Goal = Literal["cheapest", "best_audio"]
+WrittenCards: TypeAlias = Annotated[
+    Annotated[Text, Tag("<file>")] | Annotated[dict[Text, dict[Text, Any]], Tag("<cards>")],
+    Discriminator(lambda cards: "<file>" if isinstance(cards, str) else "<cards>"),
+]
+"""A file of cards, or the cards themselves."""
 Minimized = Literal["seconds", "passes", "joules", "usd", "weight_bytes"]
 Method = Literal["exact", "exhaustive", "tpe", "nsga2"]
 
@@ -36,6 +42,9 @@ class TargetSection:
     measured: Annotated[Text | None, Field(title="Results of the card at hand")] = None
     """File that benchmarks/hopper_gpu.py wrote on the card: what is in it, static scales applied within the time, goes
     before NVIDIA's measurements."""
+    cards: Annotated[WrittenCards | None, Field(title="Cards of one's own")] = field(default=None, hash=False)
+    """File in the layout of devices.yaml, or its mapping of cards by name: these may be named here and in cost.against
+    beside the package's own. A study's recipe holds the cards themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,32 +212,6 @@ class AdaptSection:
     """Number of steps before, in which every site learns its own output."""
     rate: Annotated[Number, Field(title="Rate", gt=0, le=0.01)] = 4e-4
     """Size of a step relative to the weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgainstSection:
-    """What the cost is set against."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    device: Annotated[Text, Field(title="Card")] = "l40s"
-    """A card of devices.yaml."""
-    scheme: Annotated[Text | None, Field(title="Scheme")] = None
-    """Scheme every site runs there; left out for the baseline."""
-
-
-@dataclass(frozen=True, slots=True)
-class CostSection:
-    """What a stream of speech is priced at."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = FORBID
-    against: Annotated[AgainstSection, Field(title="Against")] = field(default_factory=AgainstSection)
-    """The card and scheme to compare with."""
-    streams: Annotated[Count, Field(title="Streams")] = 32
-    """Streams served at once."""
-    utilization: Annotated[Number, Field(title="Utilization", gt=0, le=1)] = 0.7
-    """Share of the time that the card is at work."""
-    years: Annotated[Number, Field(title="Years", gt=0, le=100)] = 4.0
-    """Years over which the card is paid off."""
 
 
 def _gates_form(gates: object) -> str | None:

@@ -20,6 +20,7 @@ from precision.policy import Policy
 from precision.recipe import Recipe, RecipeError, load_recipe
 from precision.study import LOG
 from precision_search import wire
+from precision_search.cards import cards_of
 from precision_search.commands import CommandError
 from precision_search.protection import baseline_policy
 from precision_search.results import read_policy
@@ -139,7 +140,7 @@ def choose_hopper(asked: Asked) -> HopperChoice:
         CommandError: as `choose`; or the study is not for a Hopper GPU.
     """
     folder, recipe, path = _sources(asked)
-    device = wire.devices()[recipe.target.device]
+    device = cards_of(recipe)[recipe.target.device]
     if device.backend != "hopper":
         raise CommandError(
             f"{asked.source}: is for {device.name}, a card of {device.backend or 'no backend'}; ONNX for Hopper is made"
@@ -157,7 +158,8 @@ def backend_of_study(asked: Asked) -> str | None:
     Raises:
         CommandError: as `choose`.
     """
-    return wire.devices()[_sources(asked)[1].target.device].backend
+    recipe = _sources(asked)[1]
+    return cards_of(recipe)[recipe.target.device].backend
 
 
 def _sources(asked: Asked) -> tuple[Path | None, Recipe, Path | None]:
@@ -253,7 +255,7 @@ def _with_schemes(recipe: Recipe, schemes: object, path: Path | None) -> Recipe:
 
 
 def _card(recipe: Recipe, asked: Asked) -> Card:
-    device = wire.devices()[recipe.target.device]
+    device = cards_of(recipe)[recipe.target.device]
     if device.backend != "tenstorrent":
         raise CommandError(
             f"{asked.source}: is for {device.name}, a card of {device.backend or 'no backend'}; a program of ttnn is"

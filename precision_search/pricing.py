@@ -9,14 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from backends.money import Accounting, Comparison, Range, compare
-from backends.serving import Serving, serve
+from backends.money import Comparison, Range, compare
+from backends.serving import Serving
+from backends.workload import ClipWorkload
 from precision.policy import Policy
 from precision.search.budget import BudgetError
 from precision.search.solve import solve
 from precision_search import decoder_pricing, wire
 from precision_search.commands import Answer, CommandError
+from precision_search.costing import clip_comparison, money_blocks
 from precision_search.loading import ON_PAPER
+from precision_search.money_table import money_lines
 from precision_search.problem import pose
 from precision_search.setting import Setting
 from precision_search.table import number_text
@@ -128,28 +131,24 @@ class _Column:
 def _ordinary(setting: Setting, baseline: Policy, cheapest: Policy) -> tuple[dict[str, Any], list[str]]:
     """Data and lines of a model that renders whole clips; the first line is the heading."""
     recipe = setting.recipe
-    against = wire.devices()[recipe.cost.against.device]
-    uniform = Policy.uniform([site.name for site in setting.sites], recipe.cost_scheme)
-    busy = recipe.cost.utilization
-    theirs = serve(against, setting.sites, uniform, label=recipe.cost_scheme.name, utilization=busy)
-    columns = []
-    for title, policy in ((f"{recipe.baseline.name} everywhere", baseline), ("cheapest allowed", cheapest)):
-        ours = serve(setting.device, setting.sites, policy, label=title, utilization=busy)
-        columns.append(_Column(title, ours, compare(ours, theirs, Accounting(years=recipe.cost.years))))
-    columns.append(
-        _Column(
-            f"{recipe.cost_scheme.name} everywhere", theirs, compare(theirs, theirs, columns[0].comparison.accounting)
-        )
-    )
+    priced = {
+        title: clip_comparison(setting, policy, title)
+        for title, policy in ((f"{recipe.baseline.name} everywhere", baseline), ("cheapest allowed", cheapest))
+    }
+    last = priced["cheapest allowed"]
+    theirs = last.baseline.serving
+    columns = [_Column(title, found.candidate.serving, found) for title, found in priced.items()]
+    columns.append(_Column(f"{theirs.label} everywhere", theirs, compare(theirs, theirs, last.accounting)))
     macs = setting.discovery.total_macs_per_second
     lines = [
         f"{recipe.name}: {setting.voice.name} on {setting.device.title}, {len(setting.sites)} sites that are"
         f" {setting.discovery.covered_share:.1%} of {macs / 1e6:.1f} million MACs per second of audio",
-        *_table(columns, against.name),
+        *_table(columns, theirs.device.name),
     ]
     keys = ("baseline", "cheapest")
     data = {key: column.comparison.to_dict() for key, column in zip(keys, columns, strict=False)}
-    return {"kind": "clips", "macs_per_second": macs, **data}, lines
+    data["cheapest"] |= money_blocks(setting, cheapest, last, ClipWorkload(setting.sites))
+    return {"kind": "clips", "macs_per_second": macs, **data}, [*lines, "", *money_lines(data["cheapest"])]
 
 
 def _table(columns: Sequence[_Column], against: str) -> list[str]:

@@ -11,11 +11,8 @@ import yaml
 
 from audio_eval.audio import write_wav
 from audio_eval.suite import METRICS
-from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
-from backends.money import Accounting, compare
 from backends.resources import EFFECTIVE_BITS, limited_resource, typecast_summary
-from backends.serving import serve
 from calibrate.adapted import adapted_file
 from precision.candidate import numbers
 from precision.policy import Policy
@@ -23,13 +20,14 @@ from precision.shares import shares
 from precision.study import Study, evaluation_key, write_atomic
 from precision_search.adaptation import told
 from precision_search.agreement import agreement
+from precision_search.costing import cost_block
 from precision_search.judged import judged
 from precision_search.problem import meter_of
 from precision_search.refuted import Refuted
 from precision_search.run import Found
 from precision_search.searching import UNITS
 from precision_search.setting import Setting
-from precision_search.wire import devices, study_header
+from precision_search.wire import study_header
 
 PACKAGES = ("precision-search", "torch", "numpy", "numba", "scipy", "librosa", "pesq", "pystoi", "soxr")
 
@@ -127,7 +125,7 @@ def _sites(setting: Setting) -> list[dict[str, Any]]:
 def _damage(setting: Setting, study: Study, found: Found) -> dict[str, Any]:
     settled = {record["key"]: record.get("settled") for record in study.records("damage")}
     problem = found.posed.problem
-    model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
+    model = meter_of(setting).model
     rows = []
     for index, site in enumerate(setting.sites):
         options = []
@@ -219,7 +217,7 @@ def _summary(setting: Setting, study: Study, found: Found, seconds: float) -> di
         "target": _target(setting, found),
         "typecasts": typecast_summary(meter_of(setting).model, setting.sites, found.policy),
         "against": f"{recipe.cost.against.device} in {recipe.cost_scheme.name}",
-        "cost": _cost(setting, found.policy),
+        "cost": cost_block(setting, found.policy),
         "clips": {"search": len(setting.search_clips), "held_back": len(setting.held_back_clips)},
         "sound": setting.first.waveform is not None,
         "seed": recipe.search.seed,
@@ -241,18 +239,6 @@ def _message(found: Found, minimized: str) -> str:
         f"{said} on the search's clips; on those held back {last}the gates break,"
         f" {found.repairs} repairs notwithstanding"
     )
-
-
-def _cost(setting: Setting, policy: Policy) -> dict[str, Any]:
-    """What a stream costs under the policy, and on the card that it is set against."""
-    recipe = setting.recipe
-    against = devices()[recipe.cost.against.device]
-    uniform = Policy.uniform([site.name for site in setting.sites], recipe.cost_scheme)
-    candidate = serve(setting.device, setting.sites, policy, label=recipe.name, utilization=recipe.cost.utilization)
-    baseline = serve(
-        against, setting.sites, uniform, label=recipe.cost_scheme.name, utilization=recipe.cost.utilization
-    )
-    return compare(candidate, baseline, Accounting(years=recipe.cost.years)).to_dict()
 
 
 def _left_high(setting: Setting, found: Found) -> list[dict[str, Any]]:

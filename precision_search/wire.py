@@ -27,6 +27,7 @@ from precision.recipe import Known, Recipe, load_recipe
 from precision.site import Site
 from precision.space import resolve_groups, resolve_space
 from precision_search import loading
+from precision_search.cards import cards_of, refuse_unrented, unfit_card
 from precision_search.protection import held, protected_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
@@ -52,6 +53,7 @@ def known_names() -> Known:
         metrics=tuple(METRICS),
         profiles=PROFILES,
         presets=presets(),
+        unfit_card=unfit_card,
     )
 
 
@@ -135,7 +137,7 @@ def load_setting(recipe: Recipe) -> Setting:
     Raises:
         SetupError, CheckpointError, AudioFileError, RecipeError: each names all that is wrong of its kind.
     """
-    device = devices()[recipe.target.device]
+    device = cards_of(recipe)[recipe.target.device]
     backend_of(device, recipe.target.route)
     _refuse_passes(recipe, device)
     voice, clips = loading.load_model(recipe)
@@ -167,7 +169,8 @@ def fitted(
     Raises:
         SetupError, RecipeError: each names all that is wrong of its kind.
     """
-    device = devices()[recipe.target.device]
+    refuse_unrented(recipe)
+    device = cards_of(recipe)[recipe.target.device]
     backend = backend_of(device, recipe.target.route)
     groups = resolve_groups(recipe, discovery.sites)
     agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
