@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-
-import inflect
+from functools import cache
 
 MAX_PHONES = 400
 _MARKS = ",.;:?!"
@@ -23,17 +22,23 @@ def tokens(text: str) -> list[str]:
     strange = sorted(set(_TOKEN.sub("", folded)) - set(" \t\n()"))
     if strange:
         raise ValueError(f"the embedded voice reads English letters, digits and {_MARKS}; got {' '.join(strange)}")
-    engine = inflect.engine()
     found: list[str] = []
     for token in _TOKEN.findall(folded):
         if token[0].isdigit():
-            spelled = str(engine.number_to_words(token, andword=""))
-            found += re.findall(r"[a-z]+", spelled.lower())
+            found += _spelled(token)
         else:
             found.append(token.lower())
     if not any(token[0].isalpha() for token in found):
         raise ValueError(f"there is nothing to read in {text!r}")
     return found
+
+
+@cache
+def _spelled(number: str) -> tuple[str, ...]:
+    """Words of a number."""
+    import inflect  # two seconds, which a process that reads no number need not take
+
+    return tuple(re.findall(r"[a-z]+", str(inflect.engine().number_to_words(number, andword="")).lower()))
 
 
 def to_phones(
