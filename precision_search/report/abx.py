@@ -6,7 +6,7 @@ says which. Who cannot hear a difference is right in half of the trials, so the 
 """
 
 from precision_search.report.listening import shown_clips
-from precision_search.report.markup import Html, element, joined, note, paragraph, section
+from precision_search.report.markup import Html, element, note, paragraph, section
 from precision_search.report.results import Results
 
 TRIALS = 16
@@ -97,7 +97,6 @@ def _answer() -> Html:
 
 def _score() -> tuple[Html, ...]:
     numbers = {"id": "abx-score", "data-trials": "0", "data-right": "0", "data-p": "1"}
-    keys = joined((f"{key} {act.replace('-', ' ')}" for act, key in KEYS.items()), ", ")
     return (
         element("p", numbers, "No trials yet."),
         element(
@@ -107,6 +106,10 @@ def _score() -> tuple[Html, ...]:
             element("textarea", {"id": "abx-text", "readonly": "", "rows": "6", "aria-label": "Score as text"}, ""),
             _button("copy", "Copy"),
         ),
-        element("div", {"class": "abx-row"}, _button("reset", "Reset the score")),
-        element("p", {"class": "legend"}, "Keys, while the focus is in the test: ", keys, "."),
+        element(
+            "p",
+            {"class": "legend"},
+            "The keys work while the focus is in the test. ",
+            _button("reset", "Reset the score"),
+        ),
     )

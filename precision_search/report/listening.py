@@ -1,66 +1,53 @@
-"""Listening: players for reference and candidate of a few clips, with their spectrograms."""
+"""Listening: players for reference and candidate of a few clips, and maps of what differs between them."""
 
 import base64
-import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from precision_search.report.figures import amount, significant
-from precision_search.report.markup import Html, element, joined, note, paragraph, section
+from precision_search.report.clip_scores import clip_scores, tightest
+from precision_search.report.figures import MISSING, amount, significant
+from precision_search.report.maps import SCALES, figures
+from precision_search.report.markup import (
+    Html,
+    cell,
+    element,
+    folded,
+    note,
+    number_cell,
+    paragraph,
+    row,
+    row_head,
+    section,
+    table,
+)
 from precision_search.report.results import Results
-from precision_search.report.spectrogram import RANGE_DB, Samples, draw
+from precision_search.report.sample import AUDIO_BYTES, Sample, UnreadableSample, read_sample
+from precision_search.report.spectrogram import Maps, maps
 
 MAX_CLIPS = 6
-MAX_SECONDS = 5.0
-AUDIO_BYTES = 3_300_000
-"""Of all clips together, before base64 makes them a third larger: the page stays under 8 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One clip of one side, mono."""
+class Clip:
+    """A clip of both sides."""
 
-    samples: Samples
-    sample_rate_hz: int
-    seconds: float
-    """Of the whole file; `samples` is its beginning."""
-    channels: int
-    undefined: int
-    """Samples that were NaN or infinite, and are silent here."""
+    name: str
+    reference: Sample
+    candidate: Sample
+    maps: Maps | None
+    """None where the rates differ."""
 
-    def to_wav(self) -> bytes:
-        """The beginning as a 16-bit WAV; what exceeds full scale is cut off there."""
-        file = io.BytesIO()
-        codes = np.clip(np.rint(self.samples.astype(np.float64) * 32767), -32768, 32767).astype(np.int16)
-        soundfile.write(file, codes, self.sample_rate_hz, format="WAV", subtype="PCM_16")
-        return file.getvalue()
-
-
-class UnreadableSample(ValueError):  # noqa: N818 - said in the report, and no reason to stop
-    """A file of samples that holds no sound."""
-
-
-def read_sample(path: Path, seconds: float = MAX_SECONDS, data_bytes: int = AUDIO_BYTES) -> Sample:
-    """Read the beginning of a file, at most so many seconds and so many bytes at 16 bits.
-
-    Raises:
-        UnreadableSample: it is no sound file, or empty.
-    """
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, total, channels = int(file.samplerate), int(file.frames), int(file.channels)
-            data = file.read(min(int(seconds * rate), data_bytes // 2), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UnreadableSample(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
-    if not len(data):
-        raise UnreadableSample(f"{path.parent.name}/{path.name} is empty")
-    finite = np.isfinite(data)
-    mono: Samples = np.where(finite, data, np.float32(0)).mean(axis=1, dtype=np.float32)
-    return Sample(mono, rate, total / rate, channels, int(np.size(data) - np.count_nonzero(finite)))
+    @property
+    def snr_db(self) -> float:
+        """Level of the reference over that of the waveforms' difference, dB; infinite where there is none."""
+        length = min(len(self.reference.samples), len(self.candidate.samples))
+        ours, theirs = (side.samples[:length].astype(np.float64) for side in (self.reference, self.candidate))
+        power, left = float(np.mean(np.square(ours))), float(np.mean(np.square(ours - theirs)))
+        return math.inf if left == 0 else 10 * math.log10(power / left) if power > 0 else math.nan
 
 
 def shown_clips(results: Results) -> tuple[str, ...]:
@@ -80,43 +67,91 @@ def _files(results: Results) -> tuple[dict[str, Path], dict[str, Path]]:
 def listening(results: Results) -> Html:
     """The section of the players."""
     references, candidates = _files(results)
-    pairs = [name for name in references if name in candidates]
-    alone = sorted(set(references) ^ set(candidates))
+    shown, alone = shown_clips(results), sorted(set(references) ^ set(candidates))
+    pairs = len(references.keys() & candidates.keys())
     if not pairs:
         said = note("There are no samples: samples/reference and samples/candidate hold no WAV files of equal names.")
         return section("listening", "Listening", said)
-    shown = shown_clips(results)
     parts = [
         paragraph(
             "The reference is the model at full precision, the candidate the policy found, in the arithmetic that was "
-            "judged. The spectrograms share one "
-            f"scale of {RANGE_DB:g} dB under the peak; the third shows the difference of the magnitudes, which does "
-            "not see a shift of phase."
+            "judged."
         )
     ]
-    if len(shown) < len(pairs):
-        parts.append(note(f"The first {len(shown)} of {len(pairs)} clips; all are in the folder samples."))
+    if len(shown) < pairs:
+        parts.append(note(f"The first {len(shown)} of {pairs} clips; all are in the folder samples."))
     if alone:
         parts.append(note(f"In one of the folders only, and not shown: {', '.join(alone)}."))
     share = AUDIO_BYTES // (2 * len(shown))
-    clips = [_clip(results, Path(name).stem, references[name], candidates[name], share) for name in shown]
-    return section("listening", "Listening", *parts, *clips)
+    clips = [_read(references[name], candidates[name], share) for name in shown]
+    parts += [*_overview(results, clips), *_key(clips)]
+    parts += [_article(results, number, clip) for number, clip in enumerate(clips)]
+    return section("listening", "Listening", *parts)
 
 
-def _clip(results: Results, name: str, reference: Path, candidate: Path, data_bytes: int) -> Html:
-    heading = element("h3", {}, name)
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A clip that holds no sound."""
+
+    name: str
+    why: str
+
+
+def _read(reference: Path, candidate: Path, data_bytes: int) -> Clip | Unread:
     try:
         ours, theirs = (read_sample(path, data_bytes=data_bytes) for path in (reference, candidate))
     except UnreadableSample as fault:
-        return element("article", {"class": "clip"}, heading, note(f"{fault}."))
-    parts: list[Html] = [heading, *_scores(results, name), *(note(said) for said in _doubts(ours, theirs))]
-    players = (_player(name, "reference", ours), _player(name, "candidate", theirs))
-    parts.append(element("div", {"class": "players"}, *players))
-    if ours.sample_rate_hz == theirs.sample_rate_hz:
-        png = base64.b64encode(draw(ours.samples, theirs.samples, ours.sample_rate_hz)).decode()
-        attributes = {"src": f"data:image/png;base64,{png}", "alt": _alt(name, ours, theirs), "loading": "lazy"}
-        parts.append(element("img", attributes))
-    return element("article", {"class": "clip"}, *parts)
+        return Unread(reference.stem, str(fault))
+    same = ours.sample_rate_hz == theirs.sample_rate_hz
+    found = maps(ours.samples, theirs.samples, ours.sample_rate_hz) if same else None
+    return Clip(reference.stem, ours, theirs, found)
+
+
+def _overview(results: Results, clips: Sequence[Clip | Unread]) -> list[Html]:
+    rows = []
+    for number, clip in enumerate(clips):
+        if isinstance(clip, Unread) or clip.maps is None:
+            continue
+        values = (clip.reference.seconds, clip.snr_db, *clip.maps.difference_db, *clip.maps.phase_rad)
+        tight = [found.to_html() for found in tightest(results, clip.name)[:1]]
+        link = element("a", {"href": f"#clip-{number}"}, clip.name)
+        told = (number_cell(significant(value, 3 if index < 2 else 2)) for index, value in enumerate(values))
+        rows.append(row(row_head(link), *told, cell(tight[0] if tight else MISSING)))
+    if not rows:
+        return []
+    heads = ("Clip", "Seconds", "SNR, dB", "Level, dB", "95 %", "Phase, rad", "95 %", "Tightest gate")
+    caption = (
+        "Every clip: its signal-to-noise ratio, and the size of the differences of level and phase: the median, and "
+        "what 95 % of the map stay within"
+    )
+    return [table(caption, heads, rows, "clips")]
+
+
+def _key(clips: Sequence[Clip | Unread]) -> list[Html]:
+    transforms = dict.fromkeys(str(clip.maps.transform) for clip in clips if isinstance(clip, Clip) and clip.maps)
+    if not transforms:
+        return []
+    said = f"The maps are made of short-time Fourier transforms: {'; '.join(transforms)}. "
+    return [paragraph(said, "Frequency rises upwards, time goes to the right."), *(scale.to_html() for scale in SCALES)]
+
+
+def _article(results: Results, number: int, clip: Clip | Unread) -> Html:
+    attributes = {"class": "clip", "id": f"clip-{number}"}
+    heading = element("h3", {}, clip.name)
+    if isinstance(clip, Unread):
+        return element("article", attributes, heading, note(f"{clip.why}."))
+    players = (_player(clip.name, "reference", clip.reference), _player(clip.name, "candidate", clip.candidate))
+    parts = [*(note(said) for said in _doubts(clip)), element("div", {"class": "players"}, *players)]
+    if clip.maps is not None:
+        parts.append(figures(clip.name, clip.maps) if number == 0 else _folded(clip.name, clip.maps))
+    return element("article", attributes, heading, *parts, *clip_scores(results, clip.name))
+
+
+def _folded(name: str, maps: Maps) -> Html:
+    """The maps of a clip after the first, which on a phone fill a screen."""
+    (_, level), (_, phase) = maps.difference_db, maps.phase_rad
+    within = f"95 % within {significant(level, 2)} dB and {significant(phase, 2)} rad"
+    return folded(f"Maps of {name}: {within}", figures(name, maps))
 
 
 def _player(name: str, side: str, sample: Sample) -> Html:
@@ -137,12 +172,11 @@ def _player(name: str, side: str, sample: Sample) -> Html:
     return element("div", {}, label, element("audio", attributes))
 
 
-def _doubts(ours: Sample, theirs: Sample) -> list[str]:
+def _doubts(clip: Clip) -> list[str]:
+    ours, theirs = clip.reference, clip.candidate
     found = []
     if ours.sample_rate_hz != theirs.sample_rate_hz:
-        found.append(
-            f"The rates differ, {ours.sample_rate_hz} and {theirs.sample_rate_hz} Hz: no spectrogram is drawn."
-        )
+        found.append(f"The rates differ, {ours.sample_rate_hz} and {theirs.sample_rate_hz} Hz: no map is drawn.")
     elif ours.seconds != theirs.seconds:
         found.append(f"The lengths differ, {significant(ours.seconds, 5)} and {significant(theirs.seconds, 5)} s.")
     for side, sample in (("reference", ours), ("candidate", theirs)):
@@ -151,25 +185,3 @@ def _doubts(ours: Sample, theirs: Sample) -> list[str]:
         if sample.undefined:
             found.append(f"The {side} has {amount(sample.undefined, 'sample')} of NaN or infinity, silent here.")
     return found
-
-
-def _scores(results: Results, name: str) -> tuple[Html, ...]:
-    scores = results.final.scores.get(name) if results.final is not None else None
-    if not scores:
-        return ()
-    told = (joined((f"{metric} ", element("strong", {}, significant(value)))) for metric, value in scores.items())
-    return (element("p", {"class": "scores"}, "Scores: ", joined(told, ", ")),)
-
-
-def _alt(name: str, ours: Sample, theirs: Sample) -> str:
-    length = min(len(ours.samples), len(theirs.samples))
-    difference = ours.samples[:length].astype(np.float64) - theirs.samples[:length]
-    power, left = (
-        float(np.mean(np.square(signal))) for signal in (ours.samples[:length].astype(np.float64), difference)
-    )
-    level = f"{10 * math.log10(left / power):.1f} dB under the reference" if left > 0 and power > 0 else "silent"
-    return (
-        f"Spectrograms of {name}: reference, candidate and the difference of their magnitudes, "
-        f"{length / ours.sample_rate_hz:.1f} s, 0 to {ours.sample_rate_hz / 2000:g} kHz. "
-        f"The difference of the waveforms is {level}."
-    )
