@@ -10,7 +10,9 @@ import backends.tenstorrent.exported as tenstorrent
 FOLDER = Path(__file__).parent
 FILES = {
     **{file.name: file for file in sorted(FOLDER.glob("*.py")) if file.name != "__init__.py"},
-    # How an utterance is cut into chunks is said once for all targets; of others it needs `runtime.RuntimeFailure`.
+    # How files are read and an utterance is cut into chunks is said once for all targets; of the files beside it
+    # `chunks.py` needs `runtime.RuntimeFailure`.
+    "arrays.py": tenstorrent.FOLDER / "arrays.py",
     "chunks.py": tenstorrent.FOLDER / "chunks.py",
 }
 """Name in an export -> the file."""

@@ -119,8 +119,7 @@ def _run(options: argparse.Namespace, folder: Path, manifest: dict[str, Any]) ->
     if not options.check:
         return 0
     compared = arrays.compare(folder, manifest, outputs, "cpu" if options.runtime == "cpu" else "card")
-    for part, (within, text) in compared.items():
-        print(f"{part}: {'within the tolerance' if within else 'BEYOND THE TOLERANCE'}: {text}")
+    print(arrays.told(compared))
     return 0 if all(within for within, _ in compared.values()) else 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from arrays import UseError  # type: ignore[import-not-found]  # the file beside this one in an export
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -21,10 +22,6 @@ VERSION = 1
 
 class RuntimeFailure(RuntimeError):  # noqa: N818
     """What keeps the model from running, in a line."""
-
-
-class UseError(ValueError):
-    """What was asked for wrongly, in a line."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,21 +1,24 @@
-"""Files of arrays and sound: inputs, outputs, and what was expected of a sample."""
+"""Files of arrays and sound: inputs, outputs, and what was expected of a sample. Exports of all targets hold it."""
 
 import contextlib
 import wave
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mock_card import UseError  # type: ignore[import-not-found]  # the file beside this one, here and in an export
 
 Array = np.ndarray[Any, Any]
 
 
+class UseError(Exception):
+    """What was asked for can't be; the message says why and what to do."""
+
+
 def read_inputs(file: Path, names: list[str]) -> dict[str, Array]:
-    """Arrays by input, of an .npz; or of an .npy, where the program takes one."""
+    """Arrays by input, of an .npz; or of an .npy, where one is taken."""
     if not file.is_file():
         raise UseError(f"there is no {file}")
     if file.suffix == ".npz" or (file.suffix == ".npy" and len(names) == 1):
@@ -83,11 +86,13 @@ def write_outputs(file: Path, outputs: Mapping[str, Array], sample_rate_hz: int 
             sound.writeframes(samples.tobytes())
 
 
-def compare(folder: Path, manifest: dict[str, Any], outputs: Mapping[str, Array]) -> dict[str, str]:
-    """Hold outputs against sample/expected.npz, each under its tolerance.
+def compare(
+    folder: Path, manifest: Mapping[str, Any], outputs: Mapping[str, Array], where: str | None = None
+) -> dict[str, tuple[bool, str]]:
+    """Hold outputs against sample/expected.npz, each under its tolerance, or that of `where` if it has several.
 
     Returns:
-        Of each output that missed it, by how much; NaN misses.
+        Of each output whether it is within, and how far it lies from what is expected; NaN is not within.
 
     Raises:
         UseError: the folder has no sample, or an output has no tolerance.
@@ -95,21 +100,27 @@ def compare(folder: Path, manifest: dict[str, Any], outputs: Mapping[str, Array]
     if fault := sample_fault(folder, manifest):
         raise UseError(fault)
     expected = _read(folder / "sample" / "expected.npz")
-    missed = {
-        part: "; ".join(_missed(expected[part], outputs[part], spec["tolerance"]))
-        for part, spec in manifest["outputs"].items()
-    }
-    return {part: text for part, text in missed.items() if text}
+    found = {}
+    for part, spec in manifest["outputs"].items():
+        tolerance = spec["tolerance"] if where is None else spec["tolerance"][where]
+        found[part] = _compared(expected[part], outputs[part], tolerance)
+    return found
 
 
-def _missed(expected: Array, got: Array, tolerance: dict[str, Any]) -> Iterator[str]:
+def told(compared: Mapping[str, tuple[bool, str]]) -> str:
+    """What `compare` found, a line for each output."""
+    words = {True: "within the tolerance", False: "BEYOND THE TOLERANCE"}
+    return "\n".join(f"{part}: {words[within]}: {text}" for part, (within, text) in compared.items())
+
+
+def _compared(expected: Array, got: Array, tolerance: Mapping[str, Any]) -> tuple[bool, str]:
     if expected.shape != got.shape:
-        yield f"has shape {got.shape}, expected {expected.shape}"
-        return
-    apart = np.abs(np.asarray(got, np.float64) - expected)
+        return False, f"has shape {got.shape}, expected {expected.shape}"
+    exact = np.asarray(expected, np.float64)
+    apart = np.abs(np.asarray(got, np.float64) - exact)
     largest, noise = float(apart.max(initial=0.0)), float((apart**2).sum())
-    snr_db = 10 * np.log10((np.asarray(expected, np.float64) ** 2).sum() / noise) if noise else np.inf
-    if not largest <= tolerance["max_abs"]:  # NaN, too, misses
-        yield f"is off by {largest:.3g}, at most {tolerance['max_abs']:.3g} is allowed"
-    if not snr_db >= tolerance["snr_db"]:
-        yield f"has an SNR of {snr_db:.1f} dB, at least {tolerance['snr_db']:.1f} dB is asked"
+    with np.errstate(divide="ignore"):  # of silence the logarithm is -inf, and of a NaN it is one
+        snr_db = 10 * float(np.log10((exact**2).sum() / noise)) if noise else np.inf
+    within = largest <= tolerance["max_abs"] and snr_db >= tolerance["snr_db"]  # NaN, too, is not within
+    text = f"SNR {snr_db:.1f} dB (at least {tolerance['snr_db']:.1f} dB is asked)"
+    return within, f"{text}, off by {largest:.3g} (at most {tolerance['max_abs']:.3g} is allowed)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mock_card import UseError  # type: ignore[import-not-found]  # the file beside this one, here and in an export
+from arrays import UseError  # type: ignore[import-not-found]  # the file beside this one, here and in an export
 
 Array = np.ndarray[Any, Any]
 STOPPING = ("model.py", "host.py")

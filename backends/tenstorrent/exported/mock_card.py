@@ -56,10 +56,6 @@ class MockCardError(RuntimeError):
     """A mock card can't be had; the message says why and what to do."""
 
 
-class UseError(Exception):
-    """What was asked for can't be; the message says why and what to do."""
-
-
 def default_folder() -> Path:
     """Where mock cards are kept, for all programs of a user: `precision-search/mock-ttnn` in the cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME")

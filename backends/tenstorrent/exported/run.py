@@ -12,6 +12,7 @@ from typing import Any
 sys.dont_write_bytecode = True  # this folder stays as it was exported
 
 # The files beside this one, here and in an export.
+import arrays  # type: ignore[import-not-found]  # noqa: E402
 import checked  # type: ignore[import-not-found]  # noqa: E402
 import mock_card  # type: ignore[import-not-found]  # noqa: E402
 
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             if (options.plan and not options.on_card) or (options.pack and not mock_card.REAL_CARDS.exists()):
                 os.environ.update(_mock(options, folders[0]))
             import runtime  # type: ignore[import-not-found]  # only now: ttnn reads the environment as it is imported
-        except mock_card.UseError as error:
+        except arrays.UseError as error:
             return _fail(str(error), 2)
         except mock_card.MockCardError as error:
             return _fail(str(error))
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(f"{error}; pip install -r requirements.txt (ttnn has wheels for CPython 3.10 and 3.12)")
         try:
             return _do(options, folders)
-        except mock_card.UseError as error:
+        except arrays.UseError as error:
             return _fail(str(error), 2)
         except runtime.RuntimeFailure as error:
             return _fail(str(error))
@@ -157,7 +158,6 @@ def _plan(options: argparse.Namespace, folders: list[Path], device: Any) -> int:
 
 def _check(options: argparse.Namespace, export: Any, inputs: dict[str, Any], stream: bool) -> None:
     """Tell all that is wrong with inputs, and with where results go, before a card is opened."""
-    import arrays  # type: ignore[import-not-found]
     import chunks  # type: ignore[import-not-found]
     import runtime
 
@@ -170,11 +170,10 @@ def _check(options: argparse.Namespace, export: Any, inputs: dict[str, Any], str
         found.append(str(error))
     found += checked.faults(export.manifest, inputs)
     if wrong := [one for one in found if one]:
-        raise mock_card.UseError("\n".join(wrong))
+        raise arrays.UseError("\n".join(wrong))
 
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
-    import arrays
     import replay  # type: ignore[import-not-found]
     import runtime
 
@@ -185,7 +184,7 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     stream = options.stream or export.manifest.get("streaming", False)
     _check(options, export, inputs, stream)
     if options.trace and runtime.on_mock():
-        raise mock_card.UseError("--trace needs a real card: a mock card has no queue of commands to record")
+        raise arrays.UseError("--trace needs a real card: a mock card has no queue of commands to record")
     with runtime.opened(options.device, options.mesh, TRACE_BYTES if options.trace else 0) as device:
         checked.check_card(export.manifest, device)
         session = (replay.Traced if options.trace else replay.Session)(export, device)
@@ -199,10 +198,9 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         arrays.write_outputs(options.output, outputs, export.manifest.get("sample_rate_hz"), _late(export.manifest))
     if not options.check:
         return 0
-    missed = arrays.compare(folder, export.manifest, outputs)
-    for part in export.manifest["outputs"]:
-        print(f"{part}: {missed.get(part, 'within the tolerance')}")
-    return 1 if missed else 0
+    compared = arrays.compare(folder, export.manifest, outputs)
+    print(arrays.told(compared))
+    return 0 if all(within for within, _ in compared.values()) else 1
 
 
 if __name__ == "__main__":

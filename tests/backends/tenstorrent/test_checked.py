@@ -21,7 +21,7 @@ def module_of(name, monkeypatch):
     spec = importlib.util.spec_from_file_location(f"{name}_of_an_export", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for imported in ("mock_card", "checked", "chunks"):
+    for imported in ("arrays", "checked", "chunks", "mock_card"):
         sys.modules.pop(imported, None)
     return module
 

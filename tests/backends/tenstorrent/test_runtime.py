@@ -231,7 +231,8 @@ def test_only_steps_that_were_given_one_by_one_are_late_in_a_wav(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     spec.loader.exec_module(module)
-    sys.modules.pop("mock_card", None)
+    for imported in ("arrays", "checked", "mock_card"):
+        sys.modules.pop(imported, None)
     assert module._late({}) == 0
     assert module._late({"stream": {"inputs": {}, "latency_samples": 96}}) == 96
     assert module._late({"stream": {"inputs": {"mel": {}}, "latency_samples": 96}}) == 0
@@ -245,14 +246,12 @@ def test_help_has_examples(tiny):
 
 
 @pytest.fixture
-def arrays(monkeypatch):
-    """The file as an export has it; it needs no ttnn."""
-    monkeypatch.syspath_prepend(FOLDER)
+def arrays():
+    """The file as an export has it; it needs numpy alone."""
     spec = importlib.util.spec_from_file_location("arrays_of_an_export", FOLDER / "arrays.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
-    sys.modules.pop("mock_card", None)
+    return module
 
 
 def test_outputs_are_written_as_sound(arrays, tmp_path):
@@ -284,15 +283,21 @@ def test_a_sample_is_held_against_its_tolerance(arrays, tmp_path):
     (tmp_path / "sample").mkdir()
     np.savez(tmp_path / "sample" / "expected.npz", waveform=expected)
     manifest = {"outputs": {"waveform": {"tolerance": {"max_abs": 0.01, "snr_db": 50.0}}}}
-    assert arrays.compare(tmp_path, manifest, {"waveform": expected + np.float32(1e-4)}) == {}
+    near = arrays.compare(tmp_path, manifest, {"waveform": expected + np.float32(1e-4)})
+    assert near["waveform"][0]
     missed = arrays.compare(tmp_path, manifest, {"waveform": expected * np.float32(1.1)})
-    assert missed == {
-        "waveform": "is off by 0.1, at most 0.01 is allowed; has an SNR of 20.0 dB, at least 50.0 dB is asked"
-    }
-    nothing = arrays.compare(tmp_path, manifest, {"waveform": np.full(100, np.nan, np.float32)})
-    assert nothing["waveform"].startswith("is off by nan")
+    text = "SNR 20.0 dB (at least 50.0 dB is asked), off by 0.1 (at most 0.01 is allowed)"
+    assert missed == {"waveform": (False, text)}
+    assert arrays.told({**near, "mel": missed["waveform"]}).splitlines() == [
+        f"waveform: within the tolerance: {near['waveform'][1]}",
+        f"mel: BEYOND THE TOLERANCE: {text}",
+    ]
+    within, text = arrays.compare(tmp_path, manifest, {"waveform": np.full(100, np.nan, np.float32)})["waveform"]
+    assert (within, text.partition(" (")[0]) == (False, "SNR nan dB")
     shorter = arrays.compare(tmp_path, manifest, {"waveform": expected[:50]})
-    assert shorter == {"waveform": "has shape (50,), expected (100,)"}
+    assert shorter == {"waveform": (False, "has shape (50,), expected (100,)")}
+    several = {"outputs": {"waveform": {"tolerance": {"cpu": {"max_abs": 0.2, "snr_db": 19.0}}}}}
+    assert arrays.compare(tmp_path, several, {"waveform": expected * np.float32(1.1)}, "cpu")["waveform"][0]
     with pytest.raises(arrays.UseError, match="exported without a sample"):
         arrays.compare(tmp_path / "none", manifest, {})
 
