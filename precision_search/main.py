@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from audio_eval.profiles import PROFILES
-from precision_search import commands, coverage, export, init, plan, presets, pricing, studies
+from precision_search import commands, coverage, export, init, notebooks, plan, presets, pricing, studies
 from precision_search.progress import Progress
 
 _JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
@@ -111,8 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="BETWEEN",
         help="as the program for a Tenstorrent card computes it that export --between BETWEEN writes (minutes)",
     )
-    report = command("report", "Write the report of a study again.", recipe=False)
+    report = command("report", "Write the report of a study again, or a notebook that reads it.", recipe=False)
     report.add_argument("study", type=Path, help="a study folder")
+    notebooks.add_arguments(report)
     _add_judge(
         subparsers.add_parser(
             "judge",
@@ -217,7 +218,7 @@ def _dispatch(parsed: argparse.Namespace) -> int:
         found = _judge(parsed)
         parsed.json = parsed.json == "-"
     elif parsed.command == "report":
-        found = commands.report(parsed.study)
+        found = notebooks.answer(parsed)
     else:
         found = getattr(commands, parsed.command)()
     _print(found, as_json=parsed.json)

@@ -1,5 +1,6 @@
 """OneClip: one clip of a study heard under any policy, in seconds: what a site does, before or after a search."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,11 @@ from precision_search.wire import make_setting
 from voice.intercept import intercept
 from voice.model import Clip
 from voice.site_call import SiteCall
+
+with warnings.catch_warnings():
+    # In a notebook librosa's downloader warns that there are no widgets for bars, which nothing here draws.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import librosa.filters  # noqa: F401 - the metrics import it, later and without this
 
 
 @dataclass(frozen=True, slots=True)
