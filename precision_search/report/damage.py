@@ -1,11 +1,10 @@
-"""The damage of every site under every scheme: a heat map a metric, as tables that can be read without colour."""
+"""The damage of every site under every scheme: a heat map, and a table a metric that can be read without colour."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from precision_search.report.figures import amount, percent, significant
-from precision_search.report.front import most_binding
+from precision_search.report.front import limits_of, most_binding
+from precision_search.report.heat import CLASSES, LogScale, heat
 from precision_search.report.markup import (
     Html,
     breakable,
@@ -25,37 +24,8 @@ from precision_search.report.markup import (
 )
 from precision_search.report.results import Option, Results, SiteRow
 
-CLASSES = 9
-DECADES = 1e4
-"""Below a ten-thousandth of the worst damage, all are one."""
 CHOSEN = "\u25cf"
 SETTLED = {"harmless": "\u2264 ", "hopeless": "\u2248 "}
-
-
-@dataclass(frozen=True, slots=True)
-class LogScale:
-    """Classes of equal width in the logarithm, up to the largest finite value and over four decades at most."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "LogScale | None":
-        """The scale of some values; None where none is positive and finite."""
-        found = [value for value in values if value > 0 and math.isfinite(value)]
-        return cls(max(min(found), max(found) / DECADES), max(found)) if found else None
-
-    def step(self, value: float) -> int:
-        """Class of a value, 0 to 8; what is not above 0 is in the lowest, infinity in the highest."""
-        if value <= self.low:
-            return 0
-        if value >= self.high:
-            return CLASSES - 1
-        return min(int(CLASSES * math.log(value / self.low) / math.log(self.high / self.low)), CLASSES - 1)
-
-    def edge(self, step: int) -> float:
-        """Lower edge of a class."""
-        return self.low * math.pow(self.high / self.low, step / CLASSES)
 
 
 def damage(results: Results) -> Html:
@@ -63,18 +33,26 @@ def damage(results: Results) -> Html:
     title = "Damage of every site"
     if not results.sites or not results.metrics:
         return section("damage", title, note("The study holds no damage of single sites."))
+    first = most_binding(results) or results.metrics[0]
+    limits = {
+        metric: min(limit for (name, _), limit in limits_of(results).items() if name == metric)
+        for metric, _ in limits_of(results)
+    }
+    scale, pictures = heat(results, limits, first)
+    what = "the share of a gate's allowance that it takes, of the gate of which it takes most" if limits else first
     explained = paragraph(
-        "What lowering one site alone does to what the model makes, in each metric's own unit; darker is worse, on a "
-        f"logarithmic scale of its own for each metric. {CHOSEN} marks the scheme that was chosen, a hatched cell one "
-        "that the target refuses, and a dash one that was not offered.",
-        " Not measured, as a gradient left no doubt: ≤ harmless, at most so much; ≈ hopeless, about so much."
+        "What lowering one site alone does to what the model makes. A column is a site, in the model's order, a row a "
+        f"scheme; the shade is {what}, darker is worse, on a logarithmic scale. A dot marks the scheme that was "
+        "chosen, a cross one that the target refuses, and a gap one that was not offered. Hover over a cell for the "
+        "site's name and numbers; the tables have them all.",
+        " Not measured, as a gradient left no doubt: \u2264 harmless, at most so much; \u2248 hopeless, about so much."
         if any(option.settled for site in results.sites for option in site.options)
         else "",
     )
-    first = most_binding(results) or results.metrics[0]
+    legend = (_legend(scale, "of the allowance" if limits else ""),) if scale is not None else ()
     ordered = [first, *(name for name in results.metrics if name != first)]
-    maps = [folded(metric, *_heat_map(results, metric), opened=metric == first) for metric in ordered]
-    return section("damage", title, explained, *maps, *_refusals(results))
+    maps = [folded(f"{metric} as a table", *_heat_map(results, metric)) for metric in ordered]
+    return section("damage", title, explained, *legend, pictures, *maps, *_refusals(results))
 
 
 def _heat_map(results: Results, metric: str) -> tuple[Html, ...]:
@@ -93,12 +71,12 @@ def _heat_map(results: Results, metric: str) -> tuple[Html, ...]:
     return (_legend(scale), heat) if scale is not None else (note("No damage above 0 was measured."), heat)
 
 
-def _legend(scale: LogScale) -> Html:
+def _legend(scale: LogScale, of: str = "") -> Html:
     if scale.low == scale.high:
-        return note(f"Every damage above 0 is {_short(scale.high)}.")
+        return note(f"Every damage above 0 is {_short(scale.high)} {of}.".replace(" .", "."))
     under = element("span", {"class": "h0"}, f"under {_short(scale.edge(1))}")
     above = (element("span", {"class": f"h{step}"}, f"from {_short(scale.edge(step))}") for step in range(1, CLASSES))
-    return element("p", {"class": "legend"}, "Shades: ", under, *above, f" to {_short(scale.high)}")
+    return element("p", {"class": "legend"}, "Shades: ", under, *above, f" to {_short(scale.high)} {of}")
 
 
 def _short(value: float) -> str:

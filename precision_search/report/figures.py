@@ -15,6 +15,12 @@ def number(value: object) -> float | None:
         return None
 
 
+def positive(value: object) -> float | None:
+    """A finite number above 0 of a JSON file; None where there is none."""
+    found = number(value)
+    return found if found is not None and math.isfinite(found) and found > 0 else None
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """A number with few significant digits.
 

@@ -1,11 +1,11 @@
-"""The Pareto front: what every candidate costs, against the gate that binds it most."""
+"""The Pareto front: what every candidate costs, against the gate that binds it most, of all that were judged."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from precision.candidate import Candidate
 from precision.study import pareto
+from precision_search.report.allowance import used
 from precision_search.report.figures import MISSING, amount, percent, significant
 from precision_search.report.gates import gate_rows
 from precision_search.report.markup import (
@@ -21,8 +21,8 @@ from precision_search.report.markup import (
     section,
     table,
 )
-from precision_search.report.plots import Axis, Mark, Plot
 from precision_search.report.results import Results
+from precision_search.report.scatter import Mark, Scatter, Span
 
 KEY = (
     "A circle kept every gate, a cross broke one; a square around it says that it was heard on the clips held back, "
@@ -32,11 +32,12 @@ KEY = (
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The additive metric of a candidate that is highest above, or nearest below, its threshold."""
+    """The gate of a candidate that is broken by most, or nearest to its threshold."""
 
     metric: str
+    over: str
     ratio: float
-    """Value over threshold; above 1 the gate is broken."""
+    """Share of the gate's allowance that is used; above 1 the gate is broken."""
 
 
 def limits_of(results: Results) -> dict[tuple[str, str], float]:
@@ -54,42 +55,53 @@ def mean_score(candidate: Candidate, metric: str) -> float | None:
     return math.fsum(scores) / len(scores) if scores and len(scores) == len(candidate.scores) else None
 
 
-def binding(candidate: Candidate, limits: Mapping[tuple[str, str], float]) -> Binding | None:
-    """What binds a candidate; None where no additive metric with a gate has a finite value."""
-    judged: dict[tuple[str, str], float] = {
-        (verdict.gate.metric, verdict.gate.over): verdict.value for verdict in candidate.gates
-    }
+def binding(candidate: Candidate) -> Binding | None:
+    """What binds a candidate; None where no gate with a known best value was judged."""
     ratios = []
-    for (metric, over), limit in limits.items():
-        value = judged.get((metric, over))
-        if value is None and over == "mean":
-            value = mean_score(candidate, metric)
-        if value is not None and math.isfinite(value):
-            ratios.append(Binding(metric, value / limit))
+    for verdict in candidate.gates:
+        gate = verdict.gate
+        side = "min" if gate.min is not None else "max"
+        share = used(gate.metric, side, gate.threshold, verdict.value)
+        if share is not None:
+            ratios.append(Binding(gate.metric, gate.over, share))
     return max(ratios, key=lambda found: found.ratio, default=None)
 
 
 def most_binding(results: Results) -> str | None:
     """The additive metric that binds the policy of the summary."""
-    if results.final is None:
+    final = results.final
+    if final is None:
         return None
-    found = binding(results.final, limits_of(results))
-    return found.metric if found else None
+    judged: dict[tuple[str, str], float] = {
+        (verdict.gate.metric, verdict.gate.over): verdict.value for verdict in final.gates
+    }
+    shares: dict[str, float] = {}
+    for (metric, over), limit in limits_of(results).items():
+        value = judged.get((metric, over))
+        if value is None and over == "mean":
+            value = mean_score(final, metric)
+        if value is not None and math.isfinite(value):
+            shares[metric] = max(value / limit, shares.get(metric, 0.0))
+    return max(shares, key=lambda metric: shares[metric], default=None)
 
 
 def front(results: Results) -> Html:
     """The section of the Pareto front."""
-    title, limits = "Cost against fidelity: every candidate tried", limits_of(results)
+    title = "Cost against fidelity: every candidate tried"
     candidates = results.study.candidates()
     shown = [
         (candidate, found)
         for candidate in candidates
-        if math.isfinite(candidate.seconds_cost) and (found := binding(candidate, limits)) is not None
+        if math.isfinite(candidate.seconds_cost)
+        and (found := binding(candidate)) is not None
+        and math.isfinite(found.ratio)
     ]
     left = len(candidates) - len(shown)
     if not shown:
         why = (
-            "no candidate was logged" if not candidates else "none has a finite score of an additive metric with a gate"
+            "no candidate was logged"
+            if not candidates
+            else "none has a gate with a finite value and a known best value"
         )
         return section("front", title, note(f"There is no front: {why}."))
     points = [(1e3 * candidate.seconds_cost, found.ratio) for candidate, found in shown]
@@ -108,24 +120,27 @@ def front(results: Results) -> Html:
     best = min((point[0] for point, (candidate, _) in zip(points, shown, strict=True) if candidate.kept), default=None)
     said = f"{amount(len(shown), 'evaluation')}; {sum(candidate.kept for candidate, _ in shown)} kept every gate"
     said += f"; the cheapest of those costs {significant(best)} ms a second of audio." if best is not None else "."
-    foretold = results.front.get("points", ())
-    plot = Plot(
-        Axis.of("modelled ms of the card per second of audio", [point[0] for point in points]),
-        Axis.of("most binding metric over its threshold", [*(point[1] for point in points), 1.0]),
+    width = Span.of("modelled ms of the card per second of audio", [point[0] for point in points])
+    foretold = [(1e3 * point["seconds"], point["ratio"]) for point in results.front.get("points", ())]
+    foretold = [(x, ratio) for x, ratio in foretold if width.low <= x <= width.high and (ratio or 0.0) > 0.0]
+    levels = [*(point[1] for point in points), *(ratio for _, ratio in foretold), 1.0]
+    plot = Scatter(
+        width,
+        Span.of("allowance used at the binding gate", levels),
         marks,
         line=edge,
-        foretold=[(1e3 * point["seconds"], point["ratio"]) for point in foretold if (point["ratio"] or 0.0) > 0.0],
+        foretold=foretold,
         limit=1.0,
-        described=f"Scatter of cost against the most binding metric. {said} The table below has the numbers.",
+        title="Cost against the binding gate",
+        described=f"Scatter. {said} The table below has the numbers.",
     )
     parts = [
         paragraph(said, " ", KEY),
         paragraph(
-            "The dashed line is the threshold of the additive metrics (",
-            ", ".join(dict.fromkeys(metric for metric, _ in limits)),
-            "); a candidate below it "
-            "may still break a gate on another metric. The full line joins the evaluations on the search's own clips "
-            "that no other of them beats in both. Hover over a mark for its digest and shares.",
+            "Upwards is how much of what its gates allow a candidate uses, at the gate that binds it most: under the "
+            "dashed line every gate is kept, above it one is broken. The full line joins the evaluations on the "
+            "search's own clips that no other of them beats in both. Hover over a mark, touch it, or reach it by the "
+            "tab key, for its digest, its binding gate and its shares.",
             *_of_foretold(results),
         ),
         element("figure", {"class": "wide"}, plot.to_svg()),
@@ -141,7 +156,8 @@ def _of_foretold(results: Results) -> tuple[str, ...]:
         return ()
     error = "" if found["error"] == 0 else f", to {significant(found['error'])} of cost"
     return (
-        f" The dotted line is the whole front that the damages of single sites foretell in {found['metric']}:"
+        " The dotted line is the whole front that the damages of single sites foretell, as a share of the threshold of"
+        f" {found['metric']} alone:"
         f" {amount(found['size'], 'point')}{error}, of which front.json has {len(found['points'])}.",
     )
 
@@ -155,7 +171,8 @@ def _told(results: Results, candidate: Candidate, found: Binding) -> str:
     kept = "kept" if candidate.kept else "broken"
     return (
         f"{candidate.digest}, {kept} on {_split(candidate)}: {significant(1e3 * candidate.seconds_cost)} ms, "
-        f"{found.metric} at {significant(found.ratio)} of its threshold; share of MACs: {_shares(results, candidate)}"
+        f"{found.metric} ({found.over}) uses {significant(found.ratio)} of its allowance; "
+        f"share of MACs: {_shares(results, candidate)}"
     )
 
 
@@ -172,7 +189,7 @@ def _table(results: Results, shown: list[tuple[Candidate, Binding]]) -> Html:
             cell(candidate.arithmetic or MISSING),
             cell("\u2713 kept" if candidate.kept else "\u2717 broken"),
             number_cell(significant(1e3 * candidate.seconds_cost)),
-            cell(found.metric),
+            cell(f"{found.metric} ({found.over})"),
             number_cell(significant(found.ratio)),
             cell(_shares(results, candidate), {"class": "prose"}),
         )
@@ -184,8 +201,8 @@ def _table(results: Results, shown: list[tuple[Candidate, Binding]]) -> Html:
         "Arithmetic",
         "Gates",
         "Cost, ms/s",
-        "Binding metric",
-        "Over threshold",
+        "Binding gate",
+        "Allowance used",
         "Share of MACs",
     )
     return folded("The same as a table", table("Every evaluation, in the order tried", heads, rows))

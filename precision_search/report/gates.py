@@ -1,4 +1,4 @@
-"""Gates: every promise with its value and margin, the baseline's beside it, and bars of the margins."""
+"""Gates: every promise with its value and margin, the yardsticks' beside it, and a picture of the margins."""
 
 import math
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from precision_search.report.figures import MISSING, amount, number, significant, told_apart
+from precision_search.report.margins import margins
 from precision_search.report.markup import (
     Html,
     breakable,
     cell,
     element,
-    hidden,
     note,
     number_cell,
     paragraph,
@@ -20,7 +20,7 @@ from precision_search.report.markup import (
     section,
     table,
 )
-from precision_search.report.results import Results
+from precision_search.report.results import Results, objects
 from precision_search.report.trust import trust
 from precision_search.table import unforced_sentence
 
@@ -101,15 +101,16 @@ def _side(threshold: float | None, value: float, margin: float | None) -> str:
 
 def unjudged(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The gates that could not be judged."""
-    found = summary.get("unjudged")
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return objects(summary.get("unjudged"))
 
 
 def gates(results: Results) -> Html:
     """The section of the gates."""
     rows = gate_rows(results)
     parts = (
-        [_table(rows, results.summary), _bars(rows)] if rows else [note("The summary holds no gates that were judged.")]
+        [_table(rows, results.summary), *margins(rows)]
+        if rows
+        else [note("The summary holds no gates that were judged.")]
     )
     if isinstance(results.summary.get("unforced"), dict):
         sentence = unforced_sentence(results.summary["unforced"])
@@ -161,31 +162,3 @@ def signed(value: float | None) -> str:
     """A difference, with its sign."""
     told = significant(value)
     return f"+{told}" if value is not None and value > 0 and math.isfinite(value) else told
-
-
-def _bars(rows: tuple[GateRow, ...]) -> Html:
-    items = [element("li", {}, *_bar(gate)) for gate in rows]
-    explained = paragraph(
-        "Margins as a share of the threshold: kept gates reach to the right of the middle line, broken ones, hatched, "
-        "to the left. A bar ends at 100 %."
-    )
-    return element("div", {"class": "margins"}, element("h3", {}, "Margins"), explained, element("ul", {}, *items))
-
-
-def _bar(gate: GateRow) -> tuple[Html, ...]:
-    name = element(
-        "span", {"class": "name"}, breakable(gate.metric), " ", element("small", {}, gate.over.replace("_", " "))
-    )
-    if gate.relative is None:
-        why = "threshold 0" if gate.threshold == 0 else "no value" if gate.margin is None else "undefined"
-        told = f"{signed(gate.margin)} ({why})" if gate.margin is not None else why
-        bar = element("span", {"class": "track", "aria-hidden": "true"})
-    else:
-        told = f"{signed(100 * gate.relative)} %"
-        width = min(abs(gate.relative), 1.0) * 50
-        start = 50.0 if gate.relative >= 0 else 50 - width
-        style = f"left:{start:.2f}%;width:{width:.2f}%"
-        fill = element("span", {"class": "kept" if gate.kept else "broken", "style": style})
-        bar = element("span", {"class": "track", "aria-hidden": "true"}, fill)
-    state = hidden(" kept" if gate.kept else " broken")
-    return (name, bar, element("span", {"class": "number"}, told, state))

@@ -1,9 +1,14 @@
 """Page: the sections of a report in one HTML file that loads nothing from anywhere."""
 
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
+from typing import TypeAlias
 
 from precision.study import write_atomic
+from precision_search.report.abx import abx
 from precision_search.report.arithmetic import arithmetic
+from precision_search.report.breaks import breaks
 from precision_search.report.damage import damage
 from precision_search.report.front import front
 from precision_search.report.gates import gates
@@ -17,24 +22,27 @@ from precision_search.report.results import Results, read_results
 from precision_search.report.style import STYLE
 from precision_search.report.verdict import is_kept, verdict
 
+Section: TypeAlias = Callable[[Results], Html]
+
 REPORT = "report.html"
 CONTENTS = {
     "gates": "Gates",
-    "arithmetic": "Arithmetic",
     "damage": "Damage",
     "prediction": "Prediction",
     "front": "Front",
     "cost": "Cost",
     "listening": "Listening",
+    "abx": "Blind test",
+    "breaks": "What breaks next",
+    "arithmetic": "Arithmetic",
     "policy": "Policy",
     "provenance": "Provenance",
 }
+OF_SOUND = ("listening", "abx")
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-# One player at a time, so that reference and candidate are heard in turn.
-SCRIPT = (
-    "document.addEventListener('play',function(e){document.querySelectorAll('audio').forEach(function(a)"
-    "{if(a!==e.target)a.pause()})},true)"
-)
+
+
+_SMALL_PRINT: tuple[Section, ...] = (arithmetic, policy, provenance)
 
 
 def write_report(folder: Path) -> Path:
@@ -69,19 +77,34 @@ def render(results: Results) -> str:
         element("title", {}, title),
         element("style", {}, Html(STYLE)),
     )
-    told = (verdict, _contents, gates, arithmetic, damage, prediction, front, price, _listening, policy, provenance)
+    told = (verdict, _contents, gates, damage, prediction, front, price, *_heard(results), breaks, *_SMALL_PRINT)
     body = element(
         "body",
         {},
-        element("header", {}, element("h1", {}, f"{recipe} on {device}"), *_model(results)),
+        element("header", {}, element("h1", {}, f"{recipe} on {device}"), _of_what(results)),
         element("main", {}, joined((part(results) for part in told), "\n")),
-        element("script", {}, Html(SCRIPT)),
+        element("script", {}, scripts()),
     )
     return "<!DOCTYPE html>\n" + element("html", {"lang": "en"}, head, "\n", body) + "\n"
 
 
-def _listening(results: Results) -> Html:
-    return listening(results) if makes_sound(results) else Html("")
+def scripts() -> Html:
+    """Every script of this folder, one after the other.
+
+    Raises:
+        ValueError: a script holds what ends a script's element.
+    """
+    found = sorted(
+        (file for file in files(__package__).iterdir() if file.name.endswith(".js")), key=lambda file: file.name
+    )
+    told = "\n".join(file.read_text(encoding="utf-8") for file in found)
+    if "</script" in told.lower() or "<!--" in told:
+        raise ValueError("a script of the report holds </script or <!--, which would end it; write it in parts")
+    return Html(told)
+
+
+def _heard(results: Results) -> tuple[Section, ...]:
+    return (listening, abx) if makes_sound(results) else ()
 
 
 def makes_sound(results: Results) -> bool:
@@ -90,11 +113,15 @@ def makes_sound(results: Results) -> bool:
 
 
 def _contents(results: Results) -> Html:
-    shown = {anchor: name for anchor, name in CONTENTS.items() if anchor != "listening" or makes_sound(results)}
+    shown = {anchor: name for anchor, name in CONTENTS.items() if anchor not in OF_SOUND or makes_sound(results)}
     links = (element("a", {"href": f"#{anchor}"}, name) for anchor, name in shown.items())
     return element("nav", {"aria-label": "Sections"}, *links)
 
 
-def _model(results: Results) -> tuple[Html, ...]:
-    model = results.summary.get("model")
-    return (element("p", {"class": "model"}, f"Model: {model}"),) if model else ()
+def _of_what(results: Results) -> Html:
+    """The model and the card, in words."""
+    summary = results.summary
+    told = [f"Model: {summary['model']}"] if summary.get("model") else []
+    card = ", ".join(str(summary[key]) for key in ("device_title", "backend") if summary.get(key))
+    told.append(f"Card: {summary['device']}{f' ({card})' if card else ''}")
+    return element("p", {"class": "model"}, ". ".join(told))

@@ -1,6 +1,6 @@
 """The policy: every site with its scheme, its share of the work, and why it was left high where it was."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from precision_search.report.figures import amount, number, percent, significant, told_apart
@@ -20,7 +20,7 @@ from precision_search.report.markup import (
     section,
     table,
 )
-from precision_search.report.results import Results, SiteRow
+from precision_search.report.results import Results, SiteRow, objects
 from precision_search.table import target_sentences
 
 _SHOWN = 2
@@ -93,14 +93,14 @@ def _reasons(summary: Mapping[str, Any]) -> dict[str, Html | str]:
     reasons: dict[str, Html | str] = {}
     if isinstance(protected, dict):
         reasons = {str(site): f"protected: {why}" for site, why in protected.items()}
-    for entry in _objects(left):
+    for entry in objects(left):
         reasons.setdefault(str(entry.get("site")), _why(entry))
     return reasons
 
 
 def _why(left: Mapping[str, Any]) -> Html | str:
     """Of a site left high: each cheaper scheme in a line, with the gate that it breaks; as written where no more is."""
-    refuted = list(_objects(left.get("refuted")))
+    refuted = objects(left.get("refuted"))
     if not refuted:
         return str(left.get("why", "left high, no reason recorded"))
     shown = refuted if len(refuted) <= _SHOWN else refuted[:1]
@@ -123,10 +123,6 @@ def _refuted(entry: Mapping[str, Any]) -> str:
         f"{entry.get('scheme')}: {entry.get('metric')} ({entry.get('over')}) would be {told_apart(value, threshold)},"
         f" allowed {side} {significant(threshold, 6)} ({heard}, {entry.get('arithmetic')})"
     )
-
-
-def _objects(entries: object) -> Iterable[Mapping[str, Any]]:
-    return (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
 
 
 def _no_choice(site: SiteRow, proved: bool) -> str:

@@ -11,8 +11,8 @@ from precision_search.report.figures import amount, significant
 from precision_search.report.front import KEY, mean_score
 from precision_search.report.markup import Html, element, folded, note, number_cell, paragraph, row, row_head, section
 from precision_search.report.markup import table as table_of
-from precision_search.report.plots import Axis, Mark, Plot
 from precision_search.report.results import Results
+from precision_search.report.scatter import Mark, Scatter, Span
 
 SPLITS: dict[Split, str] = {"search": "the search's clips", "held_back": "clips held back"}
 
@@ -89,12 +89,13 @@ def _figure(results: Results, metric: str) -> Html:
     across, up = [mark.x for mark in marks], [mark.y for mark in marks]
     log = min(*across, *up) > 0 and max(*across, *up) > 8 * min(*across, *up)
     said = f"Spearman rank correlation: {_correlations(marks)}."
-    plot = Plot(
-        Axis.of("predicted", across, log),
-        Axis.of("measured", up, log),
+    plot = Scatter(
+        Span.of("predicted", across, log),
+        Span.of("measured", up, log),
         marks,
         diagonal=True,
-        described=f"Scatter of predicted against measured {metric}. {said} The table below has the numbers.",
+        title=f"Predicted against measured {metric}",
+        described="Scatter; the table below has the numbers, the text the rank correlation.",
     )
     caption = element("figcaption", {}, element("strong", {}, metric), ". ", said)
     return element("figure", {}, plot.to_svg(), caption)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from precision_search.report.figures import MISSING, count, number, percent, significant, usd
+from precision_search.report.economics import break_even, deadlines, evidence, fleet, older, overridden
+from precision_search.report.figures import MISSING, amount, count, number, percent, significant, usd
 from precision_search.report.markup import (
     Html,
     cell,
@@ -19,6 +20,8 @@ from precision_search.report.markup import (
     table,
 )
 from precision_search.report.results import Results
+from precision_search.report.tornado import tornado
+from precision_search.report.waterfall import waterfall
 
 CASES = ("low", "middle", "high")
 SIDES = ("candidate", "baseline")
@@ -54,14 +57,16 @@ def price(results: Results) -> Html:
     if not isinstance(cost, dict):
         return section("cost", title, note("The summary holds no cost: the study was not priced."))
     title = f"Cost against {device_of(cost, 'baseline')}" if side_of(cost, "baseline") else title
-    parts = [_ratio(cost), *_typecasts(results.summary.get("typecasts")), _table(cost)]
+    parts = [_ratio(cost), *evidence(cost), *waterfall(cost), element("h3", {}, "What a stream costs")]
+    parts += [*_typecasts(results.summary.get("typecasts")), _table(cost)]
+    parts += [*fleet(cost), *deadlines(cost), *break_even(cost), *tornado(cost), *older(cost)]
     assumptions = cost.get("assumptions")
     if isinstance(assumptions, list) and assumptions:
-        parts.append(element("h3", {}, "Assumptions"))
-        parts.append(listed(str(sentence) for sentence in assumptions))
+        sentences = listed(str(sentence) for sentence in assumptions)
+        parts.append(folded(f"Every price here rests on {amount(len(assumptions), 'assumption')}", sentences))
     else:
         parts.append(note("No assumptions are recorded."))
-    parts.append(_sources(cost.get("sources")))
+    parts += [*overridden(cost), _sources(cost.get("sources"))]
     return section("cost", title, *parts)
 
 
@@ -97,27 +102,21 @@ def _table(cost: Mapping[str, Any]) -> Html:
     rows.append(_texts("Policy", policies))
     prices = [_spread(price_range(cost, side, "price_usd"), _figure(cost, side)) for side in SIDES]
     rows.append(_texts("Price of the card", prices))
-    for case in CASES:
-        streams = [_served(cost, side, case, "streams_per_card") for side in SIDES]
-        rows.append(_numbers(f"Streams a card, {case}", [count(found) for found in streams]))
+    rows.append(_texts("Streams of a card", [_streams(cost, side) for side in SIDES]))
     for key, title in (
         ("usd_per_stream", "Dollars a stream"),
         ("usd_per_1000_hours", "Dollars per 1000 hours, card bought"),
         ("cloud_usd_per_1000_hours", "Dollars per 1000 hours, card rented"),
+        ("usd_per_million_characters", "Dollars per million characters"),
     ):
         ranges = [price_range(cost, side, key) for side in SIDES]
-        if all(value is None for found in ranges for value in found):
+        if any(value is not None for found in ranges for value in found):
+            rows.append(_texts(title, [_spread(found) if any(found) else "not known" for found in ranges]))
+        elif key != "usd_per_million_characters":  # which older studies lack, and a note says so
             rows.append(_texts(title, [MISSING] * 2))
-            continue
-        for index, case in enumerate(CASES):
-            rows.append(
-                _numbers(
-                    f"{title}, {case}", ["not known" if found[index] is None else usd(found[index]) for found in ranges]
-                )
-            )
     limits = [str(_served(cost, side, "middle", "limited_by") or MISSING) for side in SIDES]
     rows.append(_texts("Streams are limited by", limits))
-    caption = "Candidate and baseline; low is the cheapest outcome of all ranges, high the dearest"
+    caption = "Candidate and baseline; in brackets the cheapest and the dearest outcome of all ranges"
     return table(caption, ("", "Candidate", "Baseline"), rows, "cost")
 
 
@@ -125,8 +124,11 @@ def _texts(title: str, values: list[str]) -> Html:
     return row(row_head(title), *(cell(value, {"class": "prose"}) for value in values))
 
 
-def _numbers(title: str, values: list[str]) -> Html:
-    return row(row_head(title), *(number_cell(value) for value in values))
+def _streams(cost: Mapping[str, Any], side: str) -> str:
+    fewest, middle, most = (number(_served(cost, side, case, "streams_per_card")) for case in reversed(CASES))
+    if fewest is None or most is None or fewest == most:
+        return count(middle)
+    return f"{count(middle)} ({count(fewest)} to {count(most)})"
 
 
 def _figure(cost: Mapping[str, Any], side: str) -> float | None:
@@ -134,7 +136,7 @@ def _figure(cost: Mapping[str, Any], side: str) -> float | None:
     return number(found.get("value")) if isinstance(found, dict) else None
 
 
-def _spread(found: tuple[float | None, float | None, float | None], value: float | None) -> str:
+def _spread(found: tuple[float | None, float | None, float | None], value: float | None = None) -> str:
     low, middle, high = found
     middle = value if value is not None else middle
     if low is None or high is None or low == high:

@@ -26,6 +26,8 @@ class Option:
     damage: Mapping[str, float]
     settled: str | None = None
     """`harmless`: a gradient foretold at most so much; `hopeless`: about so much; None: it was measured."""
+    seconds: float | None = None
+    """Modelled seconds of the card per second of audio; None where refused, or not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,10 @@ class Results:
 
     @cached_property
     def schemes(self) -> tuple[str, ...]:
-        """Every scheme that a site offers, in the order of first appearance."""
-        return tuple(dict.fromkeys(option.scheme for site in self.sites for option in site.options))
+        """Every scheme that a site offers, in the recipe's order; in that of first appearance in older studies."""
+        told = self.summary.get("schemes")
+        offered = dict.fromkeys(option.scheme for site in self.sites for option in site.options)
+        return tuple(dict.fromkeys([*(name for name in told or () if name in offered), *offered]))
 
     @cached_property
     def macs_per_second(self) -> float:
@@ -94,6 +98,11 @@ class Results:
             scheme = policy.get(site.name, "no scheme")
             shares[scheme] = shares.get(scheme, 0.0) + site.macs_per_second / (self.macs_per_second or 1.0)
         return dict(sorted(((name, share) for name, share in shares.items() if share), key=lambda entry: -entry[1]))
+
+
+def objects(entries: object) -> list[Mapping[str, Any]]:
+    """The objects of a list of a JSON file; none where it is no list."""
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 def read_results(folder: Path) -> Results:
@@ -150,6 +159,7 @@ def _site(entry: Mapping[str, Any]) -> SiteRow:
             None if option.get("refused") is None else str(option["refused"]),
             _numbers(option.get("damage") or {}),
             None if option.get("settled") is None else str(option["settled"]),
+            number(option.get("seconds")),
         )
         for option in entry["options"]
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from precision_search.report.arithmetic import judged_in
+from precision_search.report.economics import evidence_shares
 from precision_search.report.figures import MISSING, amount, number, percent, significant, usd
 from precision_search.report.gates import GateRow, gate_rows, unjudged
 from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
@@ -30,7 +31,9 @@ def verdict(results: Results) -> Html:
     mark = "\u2713 Kept" if kept else "\u2717 Broken"
     rows = gate_rows(results)
     said = element("p", {"class": f"verdict {'kept' if kept else 'broken'}"}, element("strong", {}, mark), _words(rows))
-    parts = [said]
+    facts = [*_ratio(summary), *_shares(summary), *_prices(summary)]
+    pairs = (element("div", {}, element("dt", {}, name), element("dd", {}, value)) for name, value in facts)
+    parts = [said, element("dl", {"class": "facts"}, *pairs)]
     if kept != (bool(rows) and all(row.kept for row in rows)):
         parts.append(note("The gates below do not say the same as the verdict of the summary: do not rely on it."))
     free = summary.get("unforced")
@@ -49,9 +52,6 @@ def verdict(results: Results) -> Html:
     warned = None if covered is None else warning(covered)
     if warned is not None:
         parts.append(note(f"{warned[:1].upper()}{warned[1:]}."))
-    facts = [("Card", _card(results)), *_shares(summary), *_prices(summary)]
-    pairs = (element("div", {}, element("dt", {}, name), element("dd", {}, value)) for name, value in facts)
-    parts.append(element("dl", {"class": "facts"}, *pairs))
     return section("verdict", "Verdict", *parts)
 
 
@@ -62,13 +62,6 @@ def _words(rows: tuple[GateRow, ...]) -> str:
     if not broken:
         return f": all of the {amount(len(rows), 'gate')} hold." if len(rows) > 1 else ": the one gate holds."
     return f": {broken} of {amount(len(rows), 'gate')} {'does' if broken == 1 else 'do'} not hold."
-
-
-def _card(results: Results) -> str:
-    title = results.summary.get("device_title")
-    backend = results.summary.get("backend")
-    extra = [str(part) for part in (title, backend) if part]
-    return str(results.summary["device"]) + (f" ({', '.join(extra)})" if extra else "")
 
 
 def _shares(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -86,15 +79,22 @@ def _shares(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _prices(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
     cost = summary.get("cost")
     if not isinstance(cost, dict):
-        return [("Cost per stream", MISSING)]
-    shown: list[tuple[str, str | Html]] = []
-    for side, title in (("candidate", "Cost per stream"), ("baseline", "Baseline's cost per stream")):
-        low, middle, high = price_range(cost, side, "usd_per_stream")
-        lines = [element("strong", {}, usd(middle)), f" on {device_of(cost, side)}"]
-        if low is not None or high is not None:
-            lines.append(f", {usd(low)} to {usd(high)}")
-        shown.append((title, joined(lines)))
+        return [("Price of a stream", MISSING)]
+    (_, ours, _), (_, theirs, _) = (price_range(cost, side, "usd_per_stream") for side in ("candidate", "baseline"))
+    told = f" on {device_of(cost, 'candidate')} against {usd(theirs)} on {device_of(cost, 'baseline')}"
+    return [("Price of a stream", joined((element("strong", {}, usd(ours)), told)))]
+
+
+def _ratio(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
+    """The ratio of prices with its range, and what the seconds behind it rest on."""
+    cost = summary.get("cost")
+    if not isinstance(cost, dict):
+        return []
     ratio, low, high = (number(cost.get(key)) for key in ("ratio", "low", "high"))
-    told = f"{significant(ratio)} times the baseline's" if ratio is not None else "no ratio"
-    told += f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
-    return [*shown, ("Price ratio", told)]
+    told: Html | str = "no ratio"
+    if ratio is not None:
+        spread = f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
+        whose = f"\u00d7 {device_of(cost, 'baseline')}'s"
+        told = joined((element("strong", {}, f"{significant(ratio)} {whose}"), spread))
+    rests = evidence_shares(cost)
+    return [("Cost of a stream", told), *([("Evidence of its seconds", rests)] if rests else [])]

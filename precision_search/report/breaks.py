@@ -1,0 +1,219 @@
+"""Breaks: what would break next if one site were lowered, as the study's own log has it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from precision_search.report.allowance import used
+from precision_search.report.figures import amount, number, percent, significant, told_apart
+from precision_search.report.markup import (
+    Html,
+    breakable,
+    cell,
+    folded,
+    joined,
+    note,
+    number_cell,
+    paragraph,
+    row,
+    row_head,
+    section,
+    table,
+)
+from precision_search.report.results import Option, Results, SiteRow, objects
+
+SHOWN = 20
+"""Rows at once; the others are folded."""
+HEADS = ("Site", "Has", "Next cheaper", "Would save", "Of the policy's time", "What breaks", "By")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A gate that a lowering broke, as it was heard."""
+
+    metric: str
+    over: str
+    side: str
+    threshold: float | None
+    value: float | None
+    heard: str
+
+    @property
+    def share(self) -> float | None:
+        """Of the gate's allowance that was used; above 1."""
+        return used(self.metric, self.side, self.threshold, self.value)
+
+    @property
+    def sentence(self) -> str:
+        """The gate, its value, what is allowed, and where it was heard."""
+        sign = "\u2265" if self.side == "min" else "\u2264"
+        value, allowed = told_apart(self.value, self.threshold), significant(self.threshold, 6)
+        return f"{self.metric} ({self.over}): {value}, must be {sign} {allowed}; on {self.heard}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next cheaper scheme of a site, or of sites that compute as one."""
+
+    sites: tuple[str, ...]
+    has: str
+    scheme: str
+    saves: float
+    """Modelled seconds of the card per second of audio, typecasts not counted."""
+    broken: Broken | None
+    told: str
+    """What is known where no gate is known to break."""
+
+
+def breaks(results: Results) -> Html:
+    """The section of what breaks next."""
+    title = "What would break next if lowered"
+    if not results.sites:
+        return section("breaks", title, note("damage.json lists no sites."))
+    steps, protected = sorted(_steps(results), key=lambda step: -step.saves), _protected(results.summary)
+    parts = [
+        paragraph(
+            "Each site that has a cheaper scheme open to it, the most valuable first: what the next cheaper one would "
+            "save, and the gate that broke when that site alone was lowered beside the rest of the policy."
+        )
+    ]
+    whole = _whole(results)
+    if steps:
+        caption = "Next cheaper scheme of each site, and what it breaks"
+        parts.append(table(caption, HEADS, [_row(step, whole) for step in steps[:SHOWN]], "breaks"))
+    if len(steps) > SHOWN:
+        rest = table(
+            "The sites of which least is saved", HEADS, [_row(step, whole) for step in steps[SHOWN:]], "breaks"
+        )
+        parts.append(folded(f"and {amount(len(steps) - SHOWN, 'site')} more", rest))
+    lowest = len(results.sites) - len(protected) - sum(len(step.sites) for step in steps)
+    if not steps:
+        parts.append(note("No site has a cheaper scheme open to it: nothing can be lowered with the recipe's schemes."))
+    elif lowest > 0:
+        parts.append(paragraph(f"{amount(lowest, 'site')} more already compute in the cheapest scheme open to them."))
+    for why, sites in _by_reason(protected).items():
+        parts.append(paragraph(f"{amount(sites, 'site')} protected and not tried: {why}."))
+    if results.summary.get("one_optimal") is not True:
+        parts.append(note("The search did not try every single lowering: it was not asked to, or stopped before."))
+    return section("breaks", title, *parts)
+
+
+def _row(step: Step, whole: float) -> Html:
+    first, others = step.sites[0], step.sites[1:]
+    name: list[Html | str] = [breakable(first)]
+    if others:
+        name.append(f" and {amount(len(others), 'other')} that compute as one with it")
+    share = step.broken.share if step.broken is not None else None
+    beyond = "" if share is None else "more than all" if math.isinf(share) else percent(share - 1.0)
+    return row(
+        row_head(joined(name)),
+        cell(step.has),
+        cell(step.scheme),
+        number_cell(f"{significant(1e6 * step.saves)} \u00b5s/s"),
+        number_cell(percent(step.saves / whole) if whole else ""),
+        cell(step.told if step.broken is None else step.broken.sentence, {"class": "prose"}),
+        number_cell(f"{beyond} of the allowance" if beyond else "\u2013"),
+    )
+
+
+def _whole(results: Results) -> float:
+    if results.final is not None and math.isfinite(results.final.seconds_cost):
+        return results.final.seconds_cost
+    taken = (site.option(results.chosen.get(site.name, "")) for site in results.sites)
+    return math.fsum(option.seconds or 0.0 for option in taken if option is not None)
+
+
+def _steps(results: Results) -> Iterator[Step]:
+    """Of every site, or of sites that compute as one, the step down to the next cheaper scheme."""
+    refuted, protected = _refuted(results.summary), _protected(results.summary)
+    done: set[str] = set()
+    named = {site.name: site for site in results.sites}
+    for site in results.sites:
+        option = _next_cheaper(results, site)
+        if option is None or site.name in protected or site.name in done:
+            continue
+        entry = refuted.get((site.name, option.scheme))
+        members = tuple(name for name in (entry or {}).get("sites", ()) if name in named) or (site.name,)
+        done.update(members)
+        ordered = (site.name, *(name for name in members if name != site.name))
+        saves = math.fsum(_saving(results, named[name], option.scheme) for name in ordered)
+        has = results.chosen.get(site.name, "no scheme")
+        broken = _of_entry(entry) if entry is not None else None
+        told = "" if broken is not None else _told_by_log(results, ordered, option.scheme)
+        if isinstance(told, Broken):
+            broken, told = told, ""
+        yield Step(ordered, has, option.scheme, saves, broken, told)
+
+
+def _next_cheaper(results: Results, site: SiteRow) -> Option | None:
+    own = site.option(results.chosen.get(site.name, ""))
+    if own is None or own.seconds is None:
+        return None
+    cheaper = [
+        option
+        for option in site.options
+        if option.refused is None and option.seconds is not None and option.seconds < own.seconds
+    ]
+    return max(cheaper, key=lambda option: option.seconds or 0.0, default=None)
+
+
+def _saving(results: Results, site: SiteRow, scheme: str) -> float:
+    own, other = site.option(results.chosen.get(site.name, "")), site.option(scheme)
+    if own is None or other is None or own.seconds is None or other.seconds is None:
+        return 0.0
+    return own.seconds - other.seconds
+
+
+def _told_by_log(results: Results, sites: tuple[str, ...], scheme: str) -> "Broken | str":
+    """What the log says of the policy with these sites alone lowered."""
+    if results.final is None:
+        return "not tried"
+    lowered = dict(results.final.policy) | dict.fromkeys(sites, scheme)
+    heard = [candidate for candidate in results.study.candidates() if dict(candidate.policy) == lowered]
+    found = [
+        Broken(gate.metric, gate.over, "max" if gate.min is None else "min", gate.threshold, verdict.value, where)
+        for candidate in heard
+        for where in (_where(candidate.split, candidate.arithmetic),)
+        for verdict in candidate.gates
+        for gate in (verdict.gate,)
+        if not verdict.kept
+    ]
+    if found:
+        return max(found, key=lambda broken: broken.share or 0.0)
+    if not heard:
+        return "not tried"
+    return "nothing: it kept every gate, and costs more with the typecasts that it needs or was out of the limits"
+
+
+def _of_entry(entry: Mapping[str, Any]) -> Broken:
+    value, threshold = number(entry.get("value")), number(entry.get("threshold"))
+    over, side = str(entry.get("over", "mean")), str(entry.get("side", "max"))
+    where = _where(str(entry.get("split")), str(entry.get("arithmetic") or ""))
+    return Broken(str(entry.get("metric")), over, side, threshold, value, where)
+
+
+def _where(split: str, arithmetic: str | None) -> str:
+    clips = "the search's clips" if split == "search" else "clips held back"
+    return f"{clips}, {arithmetic}" if arithmetic else clips
+
+
+def _refuted(summary: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(site, scheme) -> what was heard of that lowering; empty for older studies."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for entry in objects(summary.get("left_high")):
+        for told in objects(entry.get("refuted")):
+            found[str(entry.get("site")), str(told.get("scheme"))] = told
+    return found
+
+
+def _protected(summary: Mapping[str, Any]) -> dict[str, str]:
+    found = summary.get("protected")
+    return {str(site): str(why) for site, why in found.items()} if isinstance(found, dict) else {}
+
+
+def _by_reason(protected: Mapping[str, str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for why in protected.values():
+        counts[why] = counts.get(why, 0) + 1
+    return counts
