@@ -227,7 +227,7 @@ def dequantize(codes: ArrayLike, fmt: Format) -> NDArray[np.float32]:
     top = field == 2**fmt.exponent_bits - 1
     if fmt.specials == "infinity_and_nan":
         values = np.where(top, np.where(fraction == 0, np.inf, np.nan), values)
-    else:
+    elif fmt.specials == "nan_only":
         values = np.where(top & (fraction == 2**fmt.fraction_bits - 1), np.nan, values)
     return np.where(negative & ~np.isnan(values), -values, values).astype(np.float32)
 

@@ -264,3 +264,11 @@ def test_a_format_that_does_not_add_up_is_refused() -> None:
 def test_precision_loads_no_torch() -> None:
     script = "import sys, precision.formats, precision.blocks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_all_codes_of_a_format_without_specials_are_numbers() -> None:
+    fp6 = Format("fp6_e3m2", 6, 3, 2, bias=3, overflow="saturate", specials="none")
+    values = dequantize(np.arange(64), fp6)
+    # OCP MX v1.0 section 5.3.2: 011111 is the largest, 28, and there is neither infinity nor NaN.
+    assert values.max() == fp6.max_value == 28.0
+    assert np.isfinite(values).all()
