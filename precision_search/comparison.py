@@ -8,24 +8,27 @@ import yaml
 
 from precision.candidate import numbers
 from precision.differences import header_differences, recipe_differences
-from precision_search.overview import SHARES, Overview
-from precision_search.table import number_text
+from precision_search.overview import Overview
+from precision_search.report.figures import number
 
-ROWS = ("state", "device", "seconds_cost", "usd_per_stream", "ratio", *SHARES, "heard", "seconds")
-_WIDTH = 14
-_SHOWN = 60
-"""Sites at most that are told in a terminal."""
+DIGESTS = ("recipe_digest", "weights", "clips", "code")
+"""Of a study's header: what it was made of."""
+COMMON = 0.5
+"""Share of all sites that two models must have in common to be told apart site by site."""
 
 
 def comparison(studies: Sequence[Overview]) -> dict[str, Any]:
     """What differs between studies, all of them set against the first.
 
-    Keys: `studies` (name -> what a list of studies tells), `headers` (of each other study what differs from the first),
-    `recipes` (likewise, by key), `gates` (gate -> study -> value), `sites` (one for each at which two policies differ).
+    Keys: `studies` (name -> what a list of studies tells; its digests, worst gate and ranges of prices), `cautions`
+    (what is not to be read out of the rest), `headers` (of each other study what differs from the first), `recipes`
+    (likewise, by key), `gates` (gate -> study -> value), `sites` (one for each at which two policies differ), `alike`
+    (whether the models have enough sites in common for that).
     """
     names, first = labels(studies), studies[0]
     return {
-        "studies": {name: study.to_dict() for name, study in zip(names, studies, strict=True)},
+        "studies": {name: _told(study) for name, study in zip(names, studies, strict=True)},
+        "cautions": _cautions(names, studies),
         "headers": {
             name: header_differences(first.study.header, other.study.header, None, None)
             for name, other in zip(names[1:], studies[1:], strict=True)
@@ -33,6 +36,7 @@ def comparison(studies: Sequence[Overview]) -> dict[str, Any]:
         "recipes": {name: _recipes(first, other) for name, other in zip(names[1:], studies[1:], strict=True)},
         "gates": _gates(names, studies),
         "sites": _sites(names, studies),
+        "alike": _alike(studies),
     }
 
 
@@ -40,6 +44,68 @@ def labels(studies: Sequence[Overview]) -> list[str]:
     """A short name for each: its folder's, or all of its path where two folders are called the same."""
     names = [study.folder.resolve().name for study in studies]
     return names if len(set(names)) == len(names) else [str(study.folder) for study in studies]
+
+
+def _told(study: Overview) -> dict[str, Any]:
+    """A study's own column."""
+    cost = study.summary.get("cost") or {}
+    header = study.study.header
+    ratio = {"low": cost.get("low"), "middle": cost.get("ratio"), "high": cost.get("high")}
+    return study.to_dict() | {
+        "arithmetic": study.summary.get("arithmetic"),
+        "worst_gate": _worst_gate(study),
+        "ratio_range": None if ratio["middle"] is None else ratio,
+        "usd_range": (cost.get("candidate") or {}).get("usd_per_stream"),
+        "evidence": (cost.get("evidence") or {}).get("candidate"),
+        "fleet": cost.get("fleet"),
+        "digests": {key: header[key] for key in DIGESTS if key in header},
+    }
+
+
+def _worst_gate(study: Overview) -> dict[str, Any] | None:
+    """The gate with the least room as a share of its threshold; one without a share only where it is broken."""
+    rows = []
+    for gate in study.gates:
+        margin, threshold = number(gate["margin"]), number(gate["threshold"])
+        share = margin / abs(threshold) if margin is not None and threshold else None
+        if share is None or math.isnan(share) or share == 0:
+            share = math.inf if gate["kept"] else -math.inf
+        rows.append((share, gate))
+    if not rows:
+        return None
+    share, worst = min(rows, key=lambda row: row[0])
+    told = {"metric": worst["metric"], "over": worst["over"], "kept": worst["kept"]}
+    return told | {"margin_share": share if math.isfinite(share) else None}
+
+
+def _cautions(names: Sequence[str], studies: Sequence[Overview]) -> list[str]:
+    """What is not to be read out of a comparison, a sentence each."""
+    told = []
+    for name, study in zip(names, studies, strict=True):
+        if study.results is None:
+            heard = len(study.study.candidates())
+            told.append(
+                f"{name} has not ended: its column is of the cheapest policy kept among the {heard} heard so far, on"
+                " the search's clips, and it has no price; run --resume ends it"
+            )
+    models = [str(study.study.header.get("model")) for study in studies]
+    if len(set(models)) > 1:
+        pairs = ", ".join(f"{name} of {model}" for name, model in zip(names, models, strict=True))
+        told.append(f"unlike models ({pairs}): gates are of other sound, and a price is of other work")
+    clips = [study.study.header.get("clips") for study in studies]
+    if len(set(models)) == 1 and len(set(clips)) > 1:
+        told.append("they were heard on other clips: gates and damage differ by that, too")
+    against = {str(study.summary["against"]) for study in studies if study.summary.get("against")}
+    if len(against) > 1:
+        told.append(f"their ratios are to unlike baselines: {', '.join(sorted(against))}")
+    if not _alike(studies):
+        told.append("their sites are mostly not the same, so policies are not set side by side")
+    return told
+
+
+def _alike(studies: Sequence[Overview]) -> bool:
+    policies = [set(study.policy) for study in studies if study.policy]
+    return len(policies) < 2 or len(set.intersection(*policies)) >= COMMON * len(set.union(*policies))
 
 
 def _recipes(first: Overview, other: Overview) -> list[str] | None:
@@ -58,18 +124,21 @@ def _gates(names: Sequence[str], studies: Sequence[Overview]) -> list[dict[str, 
         for gate in study.gates:
             key = gate["metric"], gate["over"]
             entry = found.setdefault(key, {"metric": key[0], "over": key[1], "values": {}})
-            entry["values"][name] = {part: gate[part] for part in ("value", "threshold", "side", "kept")}
+            entry["values"][name] = {part: gate[part] for part in ("value", "threshold", "side", "margin", "kept")}
     return list(found.values())
 
 
 def _sites(names: Sequence[str], studies: Sequence[Overview]) -> list[dict[str, Any]]:
+    if not _alike(studies):
+        return []
     policies = [study.policy for study in studies]
     macs = _macs(studies)
     whole = math.fsum(macs.values()) or math.nan
     rows = []
     for site in dict.fromkeys(site for policy in policies for site in policy):
         schemes = [policy.get(site) for policy in policies]
-        if len(set(schemes)) == 1:
+        # A study that has kept no policy yet differs in none.
+        if len({scheme for policy, scheme in zip(policies, schemes, strict=True) if policy}) == 1:
             continue
         damages = {
             name: numbers(study.damage(site, scheme))
@@ -86,51 +155,3 @@ def _macs(studies: Sequence[Overview]) -> Mapping[str, float]:
     """MACs a second of audio of every site, by the first study that has ended and knows them."""
     tables = [study.results.sites for study in studies if study.results is not None]
     return {row.name: row.macs_per_second for rows in tables[:1] for row in rows}
-
-
-def comparison_text(found: Mapping[str, Any]) -> str:
-    """A comparison as a person reads it."""
-    names = list(found["studies"])
-    lines = []
-    for name in names[1:]:
-        differing = found["headers"][name]
-        lines.append(f"{names[0]} -> {name}:{'' if differing else ' nothing differs in what they were asked'}")
-        lines += [f"  {line}" for line in differing]
-        lines += [f"  recipe: {line}" for line in found["recipes"][name] or []]
-        if found["recipes"][name] is None:
-            lines.append("  recipe: not known of both; studies of older code have it from their end on")
-    width = max(_WIDTH, *map(len, names))
-    lines += ["", f"{'':34}" + "".join(f" {name:>{width}}" for name in names)]
-    for row in ROWS:
-        lines.append(f"{row:34}" + "".join(f" {_cell(found['studies'][name][row]):>{width}}" for name in names))
-    for gate in found["gates"]:
-        values = [gate["values"].get(name) for name in names]
-        cells = ["-" if v is None else number_text(v["value"]) + ("" if v["kept"] else "!") for v in values]
-        lines.append(f"{gate['metric'] + ' ' + gate['over']:34}" + "".join(f" {cell:>{width}}" for cell in cells))
-    if any(not value["kept"] for gate in found["gates"] for value in gate["values"].values()):
-        lines.append("!: the gate is broken")
-    return "\n".join([*lines, "", *_site_lines(found["sites"], names)])
-
-
-def _site_lines(sites: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
-    if not sites:
-        return ["the policies agree at every site"]
-    shares = [site["mac_share"] for site in sites if site["mac_share"] is not None]
-    total = f", {math.fsum(shares):.1%} of the sites' MACs" if shares else ""
-    metric = next((metric for site in sites for found in site["damage"].values() for metric in found), None)
-    lines = [f"the policies differ at {len(sites)} sites{total}" + ("" if metric is None else f"; damage as {metric}")]
-    lines.append(f"  {'site':40} {'MACs':>7}" + "".join(f" {name:>26}" for name in names))
-    for site in sites[:_SHOWN]:
-        share = "-" if site["mac_share"] is None else f"{site['mac_share']:.2%}"
-        cells = ""
-        for name in names:
-            damage = site["damage"].get(name, {}).get(metric)
-            scheme = site["schemes"][name] or "no such site"
-            cells += f" {scheme + ('' if damage is None else ' ' + number_text(damage)):>26}"
-        lines.append(f"  {site['site']:40} {share:>7}{cells}")
-    left = len(sites) - _SHOWN
-    return lines if left <= 0 else [*lines, f"  and {left} more; --json has them all"]
-
-
-def _cell(value: Any) -> str:
-    return number_text(value) if isinstance(value, float) else "-" if value is None else str(value)

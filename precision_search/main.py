@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from audio_eval.profiles import PROFILES
-from precision_search import commands, coverage, export, init, notebooks, plan, presets, pricing, studies
+from precision_search import commands, compare, coverage, export, init, notebooks, plan, presets, pricing, studies
 from precision_search.progress import Progress
 
 _JUDGE = """Hold audio against fidelity gates: two folders of WAV or FLAC whose files are paired by name without ending,
@@ -43,7 +43,9 @@ _EPILOG = """examples:
   precision-search check my_recipe.yaml                   find every mistake without running anything
   precision-search run tts_blackhole --resume             go on where a run was stopped
   precision-search cost tts_blackhole                     price its baseline and its cheapest policy; hear nothing
-  precision-search study ls                               list the studies below studies/; show, compare, export them
+  precision-search study ls                               list the studies below studies/; show and export them
+  precision-search compare studies/a studies/b            two studies or more side by side, also as a page (--html FILE)
+  precision-search report studies/a --notebook            a notebook that reads a study: fidelity, cost or formats
   precision-search plan studies/tts_blackhole             have the card's own library check and plan every operation
   precision-search export studies/tts_blackhole --out DIR write a folder that runs on the card without this toolkit
   precision-search judge fp32/ int8/                      hold any two folders of audio against the gates, clip by clip
@@ -123,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    for module in (coverage, init, presets, pricing, studies, plan, export):
+    for module in (coverage, init, presets, pricing, studies, compare, plan, export):
         module.add_parser(subparsers)
     return parser
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from precision.study import StudyError
+from precision_search import compare
 from precision_search.commands import Answer, CommandError
-from precision_search.comparison import comparison, comparison_text
 from precision_search.exporting import SITES, write_tables
 from precision_search.overview import SHARES, Overview, find_studies, read_overview
 from precision_search.table import gate_lines, number_text
@@ -16,7 +16,7 @@ from precision_search.tracking import TrackingError, track
 _EPILOG = """examples:
   precision-search study ls                                     every study below studies/
   precision-search study show studies/tts_blackhole             one of them, also while it runs
-  precision-search study compare studies/a studies/b            what they were asked, what came of it, where they part
+  precision-search study compare studies/a studies/b            the same as: precision-search compare
   precision-search study export studies/a --csv tables/         candidates.csv, sites.csv, damage.csv
   precision-search study export studies/a --mlflow sqlite:///runs.db
 exit codes: 0 done, 2 bad input"""
@@ -40,8 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     listing.add_argument("folder", type=Path, nargs="?", default=Path("studies"), metavar="FOLDER")
     show = action("show", "Show a study: what it was asked, its verdict, its front and the end of its log.")
     show.add_argument("study", type=Path, metavar="STUDY", help="a study folder; its search may be running")
-    compare = action("compare", "Set studies side by side, and say where their policies differ.")
-    compare.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="two study folders or more")
+    compare.add_parser(actions)
     export = action("export", "Write a study as CSV tables, or into MLflow.")
     export.add_argument("study", type=Path, metavar="STUDY", help="a study folder")
     export.add_argument("--csv", type=Path, metavar="DIR", help="folder for candidates.csv, sites.csv and damage.csv")
@@ -65,8 +64,6 @@ def answer(parsed: argparse.Namespace) -> Answer:
         return list_studies(parsed.folder)
     if parsed.action == "show":
         return show_study(parsed.study)
-    if parsed.action == "compare":
-        return compare_studies(parsed.studies)
     return export_study(parsed.study, parsed.csv, parsed.mlflow)
 
 
@@ -174,16 +171,6 @@ def _front_lines(front: Sequence[Mapping[str, Any]]) -> list[str]:
         kept, gate = "kept" if row["kept"] else "broken", f"{row['metric']} ({row['over']})"
         lines.append(f"    {row['digest']:16} {1e3 * row['seconds_cost']:9.4g} {kept:>6} {row['excess']:15.2%}  {gate}")
     return lines
-
-
-def compare_studies(folders: Sequence[Path]) -> Answer:
-    """Studies side by side, the first of them the one that all others are set against."""
-    if len(folders) < 2:
-        raise CommandError(f"study compare: got {len(folders)} study, must be at least 2")
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise CommandError("study compare: the same study is named twice; name two different ones")
-    found = comparison([read_overview(folder) for folder in folders])
-    return Answer(found, comparison_text(found))
 
 
 def export_study(folder: Path, tables: Path | None, store: str | None) -> Answer:
