@@ -1,11 +1,18 @@
-"""CostModel: a roofline of one site under one scheme on one card, and of what unlike neighbours take beside."""
+"""CostModel: what one site takes under one scheme on one card, and what unlike neighbours take beside.
+
+Where NVIDIA measured products of the card, or the user did, those are taken; else the roofline of its figures.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from backends.devices import Case, Device
+from backends.evidence import Evidence as Evidence
+from backends.gemm import OUTPUT_BITS, SCALED, rate_key
+from backends.gemm import Gemm as Gemm
+from backends.gemm_timing import OwnProducts, Timing, launch_timing, own_timing
 from precision.blocks import stored_bits
 from precision.policy import Scheme
 from precision.site import Site
@@ -14,8 +21,6 @@ OVERLAP_LOSS = 0.1
 """Share of the shorter of compute and memory time that the longer one does not hide; an assumption."""
 SRAM_SHARE = 0.5
 """Share of SRAM that tensors may take before they count as being in DRAM; an assumption."""
-OUTPUT_BITS = 16
-"""Narrowest format in which a site's output is written; an assumption (the next site's format is its own choice)."""
 ASSUMPTIONS: tuple[str, ...] = (
     f"a launch takes the longer of compute and memory time, {OVERLAP_LOSS} of the shorter, and a fixed overhead",
     "one launch per site, chunk and batch; operations between the sites (norms, activations, softmax) are not counted",
@@ -36,11 +41,6 @@ ASSUMPTIONS: tuple[str, ...] = (
     "format: the emulation does not do it; on NVIDIA the operation before writes any format at no cost",
 )
 
-_SPEED = ("fp8", "int8", "bf16", "tf32", "fp32")
-_KINDS = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "int8": "int8", "bf16": "bf16", "fp16": "bf16", "tf32": "tf32"}
-_KINDS |= {"fp32": "fp32", "mxfp8_e4m3": "fp8", "mxfp8_e5m2": "fp8"}
-_SCALED = ("fp8_e4m3", "fp8_e5m2", "int8")
-
 
 @dataclass(frozen=True, slots=True)
 class SiteCost:
@@ -55,61 +55,22 @@ class SiteCost:
     activation_bytes: float
     """Bytes of activations read and written per second of audio of one stream."""
     bound_by: Literal["compute", "memory", "overhead"]
+    evidence: Evidence = "roofline"
+    """What the seconds rest on. The parts are those of the roofline, none of them longer than the whole."""
 
 
+BF16 = Scheme("bf16", "bf16", "bf16")
 _NOTHING = SiteCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, "overhead")
 
 
 @dataclass(frozen=True, slots=True)
-class Gemm:
-    """One launch: `count` products of [m, k] by [k, n]. `input_elements` is what is read of the left operands."""
-
-    m: int
-    k: int
-    n: int
-    count: int
-    input_elements: float
-    has_weights: bool
-
-    @property
-    def right_elements(self) -> int:
-        """What is read of the right operands where they are activations; 0 where they are weights."""
-        return 0 if self.has_weights else self.k * self.n * self.count
-
-
-def rate_key(device: Device, scheme: Scheme, has_weights: bool = True) -> str:
-    """Key of `device.rates_tflops` at which a product under `scheme` runs.
-
-    Raises:
-        ValueError: where the scheme names no fidelity on a Tensix card, or the card has no rate for its formats.
-    """
-    if device.is_tensix:
-        if scheme.fidelity is None:
-            raise ValueError(f"scheme {scheme.name!r} names no fidelity, {device.name} needs one: lofi ... hifi4")
-        return scheme.fidelity
-    formats = (scheme.activation, scheme.weight) if has_weights else (scheme.activation,)
-    for name in formats:
-        if name not in _KINDS or (name.startswith("mx") and device.architecture != "blackwell"):
-            raise ValueError(
-                f"scheme {scheme.name!r}: {device.name} has no rate for {name!r}; use a format it multiplies"
-            )
-    kinds = {_KINDS[name] for name in formats}
-    key = "bf16" if kinds == {"fp8", "int8"} else max(kinds, key=_SPEED.index)
-    if key == "tf32" and key not in device.rates_tflops:
-        key = "fp32"
-    if key not in device.rates_tflops:
-        known = ", ".join(device.rates_tflops)
-        raise ValueError(f"scheme {scheme.name!r}: {device.name} has no rate for {key!r}, only {known}")
-    return key
-
-
-@dataclass(frozen=True, slots=True)
 class CostModel:
-    """Roofline of a card that serves `streams` real-time streams together, in chunks of `chunk_seconds` of audio.
+    """A card that serves `streams` real-time streams together, in chunks of `chunk_seconds` of audio.
 
-    `site_cost(site, scheme).seconds` at fixed `streams` is what a search minimizes: it adds over sites, and is strictly
-    smaller for fewer passes, a faster operand format or fewer stored bits of a weight or an input. What unlike
-    neighbours take beside that, `boundary_cost`, adds up too.
+    `site_cost(site, scheme).seconds` at fixed `streams` is what a search minimizes: it adds over sites, and by the
+    roofline is strictly smaller for fewer passes, a faster operand format or fewer stored bits of a weight or an input.
+    Where products were measured, FP8 of a static scale is never dearer than bf16; FP8 that finds its own scale may be.
+    What unlike neighbours take beside that, `boundary_cost`, adds up too.
     """
 
     device: Device
@@ -119,6 +80,10 @@ class CostModel:
     weights_on_chip: bool = False
     fused_quantization: bool = True
     """Whether the operation before writes a statically scaled format itself; otherwise a pass of its own does."""
+    tables: bool = True
+    """Whether NVIDIA's measured products go before the roofline."""
+    own: OwnProducts | None = field(default=None, hash=False, compare=False)
+    """What the user's own card was measured at, before NVIDIA's: the recipe's `target.measured`."""
 
     def __post_init__(self) -> None:
         """Refuse a batch of no streams and a chunk of no length."""
@@ -133,11 +98,13 @@ class CostModel:
         streams: int = 32,
         chunk_seconds: float = 0.5,
         case: Case = "middle",
+        *,
+        own: OwnProducts | None = None,
     ) -> "CostModel":
         """A model for a card and all sites of a voice model, which decide whether weights stay in SRAM."""
         weight_bytes = sum(site.weight_elements for site in sites) * OUTPUT_BITS / 8
         fits = weight_bytes <= SRAM_SHARE * device.sram_mb.low * 1e6
-        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits)
+        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits, own=own)
 
     def with_streams(self, streams: int) -> "CostModel":
         """The same model with another batch."""
@@ -224,6 +191,49 @@ class CostModel:
 
     def gemm_cost(self, gemm: Gemm, scheme: Scheme) -> SiteCost:
         """Cost of one launch: times in seconds, bytes in all."""
+        roof = self._roofline(gemm, scheme)
+        timing = self._timing(gemm, scheme)
+        if timing is None:
+            return roof
+        seconds = timing.seconds * {"low": 1 - timing.error, "middle": 1.0, "high": 1 + timing.error}[self.case]
+        parts = {f"{name}_seconds": getattr(roof, f"{name}_seconds") for name in ("compute", "memory", "overhead")}
+        shorter = {name: min(part, seconds) for name, part in parts.items()}
+        return replace(roof, seconds=seconds, evidence=timing.evidence, **shorter)
+
+    def _timing(self, gemm: Gemm, scheme: Scheme) -> Timing | None:
+        """What a launch takes by what was measured of the card; None where nothing was."""
+        if self.device.is_tensix:
+            return None
+        rate, chip = rate_key(self.device, scheme, gemm.has_weights), self.weights_on_chip
+        dynamic = rate == "fp8" and scheme.activation_scale == "dynamic"
+        timing = None
+        if self.own is not None:
+            timing = own_timing(self.own, gemm, scheme, dynamic=dynamic, weights_on_chip=chip)
+        if timing is None and self.tables:
+            timing = launch_timing(self.device.name, gemm, scheme, rate, dynamic=dynamic, weights_on_chip=chip)
+        if timing is not None:
+            return self._with_passes(timing, gemm, scheme, quantized=dynamic)
+        if not self.tables or scheme == BF16:
+            return None
+        # A rate that nobody measured stands to bf16 as the roofline has it, or it would look faster than what was.
+        as_bf16 = self._timing(gemm, BF16)
+        if as_bf16 is None:
+            return None
+        middle = replace(self, case="middle")
+        share = middle._roofline(gemm, scheme).seconds / middle._roofline(gemm, BF16).seconds
+        return Timing(as_bf16.seconds * share, "roofline", as_bf16.error)
+
+    def _with_passes(self, timing: Timing, gemm: Gemm, scheme: Scheme, quantized: bool) -> Timing:
+        """A product with the passes beside it: the activation's quantization where it is not in there, and a bias."""
+        passes = [] if quantized else self._quantizing_bytes(gemm, scheme)
+        passes += [2 * _written_bytes(gemm, scheme)] if scheme.bias_apart else []
+        if not passes:
+            return timing
+        beside = sum(map(self._pass_seconds, passes)) + len(passes) * self.device.overhead_us.as_cost(self.case) * 1e-6
+        return Timing(timing.seconds + beside, "roofline", timing.error)
+
+    def _roofline(self, gemm: Gemm, scheme: Scheme) -> SiteCost:
+        """Cost of one launch by the card's figures alone."""
         device, case = self.device, self.case
         k, n, m = (_padded(extent, device.tile) for extent in (gemm.k, gemm.n, gemm.m))
         rate = device.rates_tflops[rate_key(device, scheme, gemm.has_weights)].as_gain(case) * 1e12
@@ -231,18 +241,13 @@ class CostModel:
 
         activation_bits = stored_bits(scheme.activation)
         weight_bytes = k * n * gemm.count * stored_bits(scheme.weight) / 8 if gemm.has_weights else 0.0
-        read_elements = gemm.input_elements + gemm.right_elements
-        read_bytes = read_elements * activation_bits / 8
-        written_bytes = gemm.m * gemm.n * gemm.count * max(OUTPUT_BITS, activation_bits) / 8
-        launches = 1
-        scaled = scheme.activation in _SCALED
-        if scaled and not (self.fused_quantization and scheme.activation_scale == "static"):
-            launches = 2
-            read_bytes += read_elements * (OUTPUT_BITS + activation_bits) / 8
-        passes = [read_bytes + written_bytes]
+        read_bytes = (gemm.input_elements + gemm.right_elements) * activation_bits / 8
+        written_bytes = _written_bytes(gemm, scheme)
+        quantizing = self._quantizing_bytes(gemm, scheme)
+        passes = [read_bytes + sum(quantizing) + written_bytes]
         if scheme.bias_apart:
-            launches += 1
             passes.append(2 * written_bytes)
+        launches = len(passes) + len(quantizing)
         activation_bytes = sum(passes)
 
         memory = sum(map(self._pass_seconds, passes))
@@ -255,6 +260,12 @@ class CostModel:
         if longest > overhead:
             bound_by = "compute" if compute >= memory else "memory"
         return SiteCost(seconds, compute, memory, overhead, weight_bytes, activation_bytes, bound_by)
+
+    def _quantizing_bytes(self, gemm: Gemm, scheme: Scheme) -> list[float]:
+        """Bytes of the pass that scales the activation; none where the operation before does."""
+        if scheme.activation not in SCALED or (self.fused_quantization and scheme.activation_scale == "static"):
+            return []
+        return [(gemm.input_elements + gemm.right_elements) * (OUTPUT_BITS + stored_bits(scheme.activation)) / 8]
 
     @property
     def _dram_bytes_per_s(self) -> float:
@@ -269,6 +280,10 @@ class CostModel:
         """Seconds that one launch moves its activations for: in SRAM where they leave room there, else in DRAM."""
         held = SRAM_SHARE * self.device.sram_mb.as_gain(self.case) * 1e6
         return moved_bytes / (self._sram_bytes_per_s if moved_bytes <= held else self._dram_bytes_per_s)
+
+
+def _written_bytes(gemm: Gemm, scheme: Scheme) -> float:
+    return gemm.m * gemm.n * gemm.count * max(OUTPUT_BITS, stored_bits(scheme.activation)) / 8
 
 
 def _stored(scheme: Scheme) -> str:

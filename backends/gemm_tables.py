@@ -59,7 +59,7 @@ class GemmTable:
             n: output features.
             k: reduction length.
         """
-        corners = [_bracket(axis, value) for axis, value in ((self.m, m), (self.n, n), (self.k, k))]
+        corners = [bracket(axis, value) for axis, value in ((self.m, m), (self.n, n), (self.k, k))]
         if not all(corners):
             return None
         table = self.latency_us[dtype]
@@ -107,8 +107,8 @@ def _tables() -> dict[str, GemmTable]:
         }
 
 
-def _bracket(axis: tuple[int, ...], value: int) -> tuple[tuple[int, float], ...]:
-    """Indices of the points of an axis that a value lies on or between, with their weights; none outside of it."""
+def bracket(axis: tuple[int, ...], value: int) -> tuple[tuple[int, float], ...]:
+    """Indices of the points of an axis that a value lies on or between, with weights in logs; none outside."""
     if not axis[0] <= value <= axis[-1]:
         return ()
     above = bisect.bisect_left(axis, value)
