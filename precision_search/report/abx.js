@@ -19,15 +19,12 @@
     reference && candidate && reference.dataset.rate === candidate.dataset.rate;
   const clips = [...players].filter(([, sides]) => whole(sides)).map(([name]) => name);
   const Context = window.AudioContext || window.webkitAudioContext;
-  if (!clips.length || !Context || !window.crypto) {
-    const why = document.createElement("p");
-    why.className = "note";
-    why.textContent = clips.length
-      ? "The blind test needs Web Audio, which this browser lacks; the players above work without it."
-      : "There is no clip of which both sides can be played.";
-    test.before(why);
+  if (!Context || !window.crypto) return;  // the page says what is needed
+  if (!clips.length) {
+    find("without").textContent = "There is no clip of which both sides can be played.";
     return;
   }
+  find("without").hidden = true;
   for (const name of clips) picked.add(new Option(name, name));
   test.hidden = false;
 

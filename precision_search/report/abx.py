@@ -37,8 +37,12 @@ def abx(results: Results) -> Html:
         f"Decide beforehand how many trials you will do, {TRIALS} for example: who stops when the score looks best "
         "makes the p-value smaller than it is. It is the chance to be right at least as often by guessing."
     )
-    without = element("noscript", {}, note("The blind test needs JavaScript; the players above work without it."))
-    # The script shows the test once it found the players; until then there is nothing to press.
+    # Once the script found the players it shows the test instead of this.
+    without = element(
+        "p",
+        {"class": "note", "id": "abx-without"},
+        "The blind test needs JavaScript with Web Audio; the players above work without it.",
+    )
     study = str(results.summary.get("policy_digest") or results.summary.get("recipe_digest") or "")
     test = element(
         "div",
@@ -62,9 +66,6 @@ def _button(act: str, text: str, attributes: dict[str, str] | None = None) -> Ht
 
 def _choice() -> tuple[Html, ...]:
     clip = element("label", {"class": "pick"}, "Clip ", element("select", {"id": "abx-clip"}, ""))
-    slider = {"type": "range", "min": "0", "max": "1", "step": "0.01"}
-    start = element("input", slider | {"id": "abx-from", "value": "0"})
-    end = element("input", slider | {"id": "abx-to", "value": "1"})
     loop = element("input", {"type": "checkbox", "id": "abx-loop", "checked": ""})
     return (
         element(
@@ -76,11 +77,18 @@ def _choice() -> tuple[Html, ...]:
         element(
             "div",
             {"class": "abx-part"},
-            element("label", {}, element("span", {}, "Part from ", element("output", {"for": "abx-from"}, "")), start),
-            element("label", {}, element("span", {}, "to ", element("output", {"for": "abx-to"}, "")), end),
+            _slider("abx-from", "Part from", "0"),
+            _slider("abx-to", "Part to", "1"),
         ),
         element("progress", {"id": "abx-position", "max": "1", "value": "0", "aria-label": "Position in the clip"}),
     )
+
+
+def _slider(name: str, text: str, value: str) -> Html:
+    # The value stands outside the label, which would else name the output instead of the slider.
+    slider = {"type": "range", "id": name, "min": "0", "max": "1", "step": "0.01", "value": value}
+    said = element("span", {}, element("label", {"for": name}, text), " ", element("output", {"for": name}, ""))
+    return element("div", {}, said, element("input", slider))
 
 
 def _play() -> Html:

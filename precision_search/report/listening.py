@@ -160,7 +160,7 @@ def _player(name: str, side: str, sample: Sample) -> Html:
     cut = f", first {significant(shown, 2)} of {significant(sample.seconds, 2)} s" if sample.seconds > shown else ""
     attributes = {
         "controls": "",
-        "preload": "none",
+        "preload": "metadata",
         "data-clip": name,
         "data-side": side,
         "data-rate": str(sample.sample_rate_hz),

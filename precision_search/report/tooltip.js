@@ -15,13 +15,21 @@
   let leaving = 0;
 
   // The browser would show an SVG's title a second later beside our text; as a label it is still read out.
+  function label(node) {
+    const title = node.querySelector(":scope > title");
+    if (!title) return;
+    node.setAttribute("aria-label", title.textContent);
+    node.removeAttribute("aria-labelledby");
+    title.remove();
+  }
   for (const mark of document.querySelectorAll(".mark[data-told]")) {
-    const title = mark.querySelector(":scope > title");
-    if (title) {
-      mark.setAttribute("aria-label", title.textContent);
-      title.remove();
-    }
+    label(mark);
     if (!mark.hasAttribute("role")) mark.setAttribute("role", "img");
+    const svg = mark.closest("svg");
+    if (svg && svg.getAttribute("role") === "img") {
+      label(svg);
+      svg.setAttribute("role", "group");  // what is inside an image nobody can reach
+    }
   }
 
   const markOf = (target) => (target instanceof Element ? target.closest(".mark[data-told]") : null);
@@ -31,7 +39,8 @@
     const mark = shown.getBoundingClientRect();
     const width = document.documentElement.clientWidth;
     const height = document.documentElement.clientHeight;
-    if (mark.bottom < 0 || mark.top > height) {
+    // What has the focus is about to be scrolled into view, or the reader scrolls past it and comes back.
+    if ((mark.bottom < 0 || mark.top > height) && shown !== document.activeElement) {
       hide();
       return;
     }
