@@ -25,7 +25,7 @@ from precision_search.report.results import Option, Results, SiteRow, objects
 
 SHOWN = 20
 """Rows at once; the others are folded."""
-HEADS = ("Site", "Has", "Next cheaper", "Would save", "Of the policy's time", "What breaks", "By")
+HEADS = ("Site", "Has", "Cheaper", "Would save", "Of the policy's time", "What breaks", "By")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next cheaper scheme of a site, or of sites that compute as one."""
+    """A cheaper scheme of a site, or of sites that compute as one."""
 
     sites: tuple[str, ...]
     has: str
@@ -71,23 +71,24 @@ def breaks(results: Results) -> Html:
     title = "What would break next if lowered"
     if not results.sites:
         return section("breaks", title, note("damage.json lists no sites."))
-    steps, protected = sorted(_steps(results), key=lambda step: -step.saves), _protected(results.summary)
+    steps, protected = list(_steps(results)), _protected(results.summary)
+    most = {site: max(step.saves for step in steps if step.sites[0] == site) for site in {s.sites[0] for s in steps}}
+    steps.sort(key=lambda step: (-most[step.sites[0]], step.sites[0], step.saves))
     parts = [
         paragraph(
             "Each site that has a cheaper scheme open to it, the most valuable first: what the next cheaper one would "
-            "save, and the gate that broke when that site alone was lowered beside the rest of the policy."
+            "save, and the gate that broke when that site alone was lowered beside the rest of the policy; then the "
+            "cheaper ones that were heard as well."
         )
     ]
     whole = _whole(results)
     if steps:
-        caption = "Next cheaper scheme of each site, and what it breaks"
+        caption = "Cheaper schemes of each site, and what they break"
         parts.append(table(caption, HEADS, [_row(step, whole) for step in steps[:SHOWN]], "breaks"))
     if len(steps) > SHOWN:
-        rest = table(
-            "The sites of which least is saved", HEADS, [_row(step, whole) for step in steps[SHOWN:]], "breaks"
-        )
-        parts.append(folded(f"and {amount(len(steps) - SHOWN, 'site')} more", rest))
-    lowest = len(results.sites) - len(protected) - sum(len(step.sites) for step in steps)
+        rest = table("The sites of which less is saved", HEADS, [_row(step, whole) for step in steps[SHOWN:]], "breaks")
+        parts.append(folded(f"and {amount(len(steps) - SHOWN, 'change')} more", rest))
+    lowest = len(results.sites) - len(protected) - len({site for step in steps for site in step.sites})
     if not steps:
         parts.append(note("No site has a cheaper scheme open to it: nothing can be lowered with the recipe's schemes."))
     elif lowest > 0:
@@ -125,37 +126,39 @@ def _whole(results: Results) -> float:
 
 
 def _steps(results: Results) -> Iterator[Step]:
-    """Of every site, or of sites that compute as one, the step down to the next cheaper scheme."""
+    """Of every site, or of sites that compute as one: the next cheaper scheme, and every other that was heard."""
     refuted, protected = _refuted(results.summary), _protected(results.summary)
-    done: set[str] = set()
-    named = {site.name: site for site in results.sites}
+    named, done = {site.name: site for site in results.sites}, set[str]()
     for site in results.sites:
-        option = _next_cheaper(results, site)
-        if option is None or site.name in protected or site.name in done:
+        cheaper = _cheaper(results, site)
+        if not cheaper or site.name in protected or site.name in done:
             continue
-        entry = refuted.get((site.name, option.scheme))
-        members = tuple(name for name in (entry or {}).get("sites", ()) if name in named) or (site.name,)
-        done.update(members)
-        ordered = (site.name, *(name for name in members if name != site.name))
-        saves = math.fsum(_saving(results, named[name], option.scheme) for name in ordered)
-        has = results.chosen.get(site.name, "no scheme")
-        broken = _of_entry(entry) if entry is not None else None
-        told = "" if broken is not None else _told_by_log(results, ordered, option.scheme)
-        if isinstance(told, Broken):
-            broken, told = told, ""
-        yield Step(ordered, has, option.scheme, saves, broken, told)
+        members = (site.name,)
+        for number_, option in enumerate(cheaper):
+            entry = refuted.get((site.name, option.scheme))
+            if entry is None and number_:
+                continue
+            others = (name for name in (entry or {}).get("sites", ()) if name in named and name != site.name)
+            members = (site.name, *others)
+            done.update(members)
+            saves = math.fsum(_saving(results, named[name], option.scheme) for name in members)
+            has = results.chosen.get(site.name, "no scheme")
+            told = _of_entry(entry) if entry is not None else _told_by_log(results, members, option.scheme)
+            broken = told if isinstance(told, Broken) else None
+            yield Step(members, has, option.scheme, saves, broken, "" if isinstance(told, Broken) else told)
 
 
-def _next_cheaper(results: Results, site: SiteRow) -> Option | None:
+def _cheaper(results: Results, site: SiteRow) -> list[Option]:
+    """The schemes open to a site that cost less than its own, the dearest first."""
     own = site.option(results.chosen.get(site.name, ""))
     if own is None or own.seconds is None:
-        return None
+        return []
     cheaper = [
         option
         for option in site.options
         if option.refused is None and option.seconds is not None and option.seconds < own.seconds
     ]
-    return max(cheaper, key=lambda option: option.seconds or 0.0, default=None)
+    return sorted(cheaper, key=lambda option: -(option.seconds or 0.0))
 
 
 def _saving(results: Results, site: SiteRow, scheme: str) -> float:

@@ -108,7 +108,7 @@ def gates(results: Results) -> Html:
     """The section of the gates."""
     rows = gate_rows(results)
     parts = (
-        [_table(rows, results.summary), *margins(rows)]
+        [*margins(rows), _table(rows, results.summary)]
         if rows
         else [note("The summary holds no gates that were judged.")]
     )

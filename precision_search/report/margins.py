@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 YARDSTICKS = {"bf16": "its own bf16", "baseline": "the baseline"}
 """What the diamond shows: the first of these that was measured."""
-ROW, ABOVE, BELOW = 17, 22, 8
-LABELS = 0.47
+WIDTH, ROW, ABOVE, BELOW = 360, 16, 22, 8
+LABELS = 0.55
 """Share of the width that the names take."""
-MOST = 1.5
+MOST = 1.4
 """Where a row ends; what lies beyond is drawn there as an arrow."""
 
 
@@ -40,7 +40,7 @@ def margins(rows: "Sequence[GateRow]") -> tuple[Html, ...]:
     row, share = shown[0]
     told = f"{amount(len(shown), 'gate')}, the tightest first: {row.metric} ({row.over}) uses {_share(share)} of what"
     with drawing():
-        figure = blank(ROW * len(shown) + ABOVE + BELOW)
+        figure = blank(ROW * len(shown) + ABOVE + BELOW, WIDTH)
         height = ROW * len(shown) / (ROW * len(shown) + ABOVE + BELOW)
         axes = figure.add_axes((LABELS, BELOW / (ROW * len(shown) + ABOVE + BELOW), 0.99 - LABELS, height))
         axes.set(xlim=(0, MOST), ylim=(len(shown) - 0.5, -0.5))
@@ -52,9 +52,9 @@ def margins(rows: "Sequence[GateRow]") -> tuple[Html, ...]:
         axes.text(0, -0.75, "perfect", ha="center", va="bottom", fontsize=9)
         axes.text(1, -0.75, "threshold", ha="center", va="bottom", fontsize=9)
     marks = {f"gate-{number}": _told(found, part, name) for number, (found, part) in enumerate(shown)}
-    described = f"{told} it allows. The table above has every value."
+    described = f"{told} it allows. The table below has every value."
     picture = svg(figure, title="Margins of the gates", told=marks, described=described)
-    return (element("h3", {}, "Margins"), explained, element("figure", {"class": "wide"}, picture), *rest)
+    return (explained, element("figure", {"class": "narrow"}, picture), *rest)
 
 
 def _used(row: "GateRow", value: float | None) -> float | None:
@@ -64,14 +64,15 @@ def _used(row: "GateRow", value: float | None) -> float | None:
 def _draw(axes: "Axes", number: int, row: "GateRow", share: float, beside: float | None) -> None:
     axes.barh([number], [1.0], height=0.62, color=GRID, alpha=0.6)
     kind: dict[str, Any] = {"color": GOOD} if row.kept else {"facecolor": PAPER, "edgecolor": BAD, "hatch": "////"}
-    bar = axes.barh([number], [max(min(share, MOST), 0.008)], height=0.62, **kind)
-    bar[0].set_gid(f"gate-{number}")
+    axes.barh([number], [max(min(share, MOST), 0.008)], height=0.62, **kind)
     if share > MOST:
         axes.plot([MOST], [number], marker=">", color=BAD, markersize=7, clip_on=False)
     if beside is not None:
         shape = "D" if beside <= MOST else ">"
         place: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 6, "clip_on": False}
         axes.plot([min(beside, MOST)], [number], marker=shape, **place)
+    # All of the row is the mark: a gate of which nothing is used has no bar to point at.
+    axes.barh([number], [MOST], height=0.9, color=PAPER, alpha=0.0, zorder=4)[0].set_gid(f"gate-{number}")
     over = "" if row.over == "mean" else f" {row.over.replace('_', ' ')}"
     axes.text(-0.03, number, row.metric + over, ha="right", va="center", fontsize=8.5)
 

@@ -125,14 +125,14 @@ def _draw(swings: Sequence[Swing], middle: float) -> Html:
 
 
 def _bar(axes: Any, index: int, swing: Swing, middle: float) -> None:
-    """Two bars in one mark: the broad one holds both, for the pointer."""
+    """Two bars in one mark, which is all of the row: a short bar is hard to point at."""
     for end, kind in (
         (swing.low, {"facecolor": PAPER, "edgecolor": GOOD, "hatch": "////"}),
         (swing.high, {"facecolor": GOOD, "edgecolor": GOOD}),
     ):
         axes.barh([index + 0.2], [end - middle], left=middle, height=0.3, linewidth=0.8, zorder=2, **kind)
-    low, high = sorted((swing.low, swing.high))
-    over = axes.barh([index + 0.2], [high - low], left=low, height=0.4, color=PAPER, alpha=0.0, zorder=3)
+    left, right = axes.get_xlim()
+    over = axes.barh([index], [right - left], left=left, height=0.9, color=PAPER, alpha=0.0, zorder=4)
     over[0].set_gid(f"swing-{index}")
 
 

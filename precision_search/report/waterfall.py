@@ -120,17 +120,18 @@ def _draw(steps: Sequence[Step]) -> Html:
 
 def _bar(axes: "Axes", number_: int, step: Step, before: float, whole: bool) -> None:
     low, high = sorted((before, step.middle))
-    axes.barh(
-        [number_], [axes.get_xlim()[1] - axes.get_xlim()[0]], left=axes.get_xlim()[0], height=0.3, color=GRID, alpha=0.5
-    )
+    left, right = axes.get_xlim()
+    axes.barh([number_], [right - left], left=left, height=0.3, color=GRID, alpha=0.5)
     dearer = not whole and step.middle > before
     kind: dict[str, Any] = {"facecolor": PAPER, "edgecolor": BAD, "hatch": "////"} if dearer else {"color": GOOD}
     if whole:
         kind = {"color": INK, "alpha": 0.75}
-    width = max(high - low, 0.004 * axes.get_xlim()[1])
-    axes.barh([number_], [width], left=low, height=0.3, **kind)[0].set_gid(f"step-{number_}")
+    width = max(high - low, 0.004 * right)
+    axes.barh([number_], [width], left=low, height=0.3, **kind)
     if whole and step.low < step.high:
         axes.plot([step.low, step.high], [number_ + 0.24] * 2, color=INK, linewidth=1.2, marker="|", markersize=5)
+    over = axes.barh([number_], [right - left], left=left, height=0.8, color=PAPER, alpha=0.0, zorder=4)
+    over[0].set_gid(f"step-{number_}")  # all of the row is the mark: a small step is hard to point at
     if not whole:
         axes.plot([before, before], [number_ - 0.85, number_ - 0.15], color=INK, linewidth=0.6)
 
