@@ -119,6 +119,10 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The block `cost` of a study's summary: results, and every assumption and source behind them."""
+        return self.results() | {"assumptions": self.assumptions(), "sources": self.sources()}
+
+    def results(self) -> dict[str, Any]:
+        """The results alone, as plain data."""
         sides = {"candidate": self.candidate, "baseline": self.baseline}
         ratio = self.ratio.to_dict()
         return {
@@ -134,8 +138,6 @@ class Comparison:
             "streams": {side: dollars.serving.middle.streams_per_card for side, dollars in sides.items()},
             "batch": {side: dollars.serving.middle.batch for side, dollars in sides.items()},
             "usd_per_1000_hours": {side: dollars.usd_per_1000_hours.to_dict() for side, dollars in sides.items()},
-            "assumptions": self.assumptions(),
-            "sources": self.sources(),
         }
 
     def assumptions(self) -> list[str]:

@@ -16,11 +16,15 @@ from backends.money import HOURS_PER_YEAR, hourly_usd, rounded
 from backends.workload import Terms, Workload
 from precision.policy import Policy
 
-_STEPS = 40  # of a bisection: enough for 12 digits over the widest bracket
+_STEPS = 60  # of a bisection, at most
+_CLOSE = 1e-5
+"""Share of itself to which a turning point is known, and more."""
+_JUMP = 1.05
+"""Times that a ratio is what it was, from which a turning point is told as a jump."""
 _TURNING = (
     ("gemm_efficiency", "share of the peak that products reach", "", 1e-3, 1.0),
     ("memory_efficiency", "share of the memory's bandwidth that is reached", "", 1e-3, 1.0),
-    ("overhead_us", "overhead of a launch", "us", 1e-2, 1e4),
+    ("overhead_us", "overhead of a launch", "us", 1e-2, 1e6),
 )
 """Figures of the candidate's card that a turning point is looked for in, between two ends."""
 
@@ -125,16 +129,15 @@ class BreakEven:
 def break_even(verdict: Verdict) -> tuple[BreakEven, ...]:
     """Prices of either card, streams of the candidate's, and its efficiencies, at which both sides cost the same.
 
-    Prices and streams are exact; efficiencies are found by halving an interval. Streams are whole, so that the ratio
-    moves in steps, and at an efficiency it is 1 within a stream.
+    Prices and streams are exact; efficiencies are found by halving an interval. Streams are whole and batches powers of
+    two, so that the ratio moves in steps: at an efficiency it passes 1, and need not be it.
     """
     situation, ratio = verdict.situation, verdict.ratio()
     ours, theirs = verdict.streams(situation)
     if not (ours and theirs):
         none = situation.candidate.name if not ours else situation.baseline.name
         return (BreakEven("price", None, "USD", f"{none} carries no stream, so there is nothing to pay the same for"),)
-    now = f"now the ratio is {ratio:.3g}"
-    found = [*_prices(situation, ours, theirs, now), _streams(situation, theirs, now)]
+    found = [*_prices(situation, ours, theirs), _streams(situation, theirs)]
     for key, name, unit, low, high in _TURNING:
         what = f"{situation.candidate.name}: {name}"
 
@@ -146,14 +149,18 @@ def break_even(verdict: Verdict) -> tuple[BreakEven, ...]:
         figure = situation.candidate.figures()[key].value
         if value is None:
             side = "less" if ratio < 1 else "more"
-            told = f"{what}: from {low:g} to {high:g} {situation.candidate.name} costs {side} throughout; {now}"
+            told = f"{what}: from {low:g} to {high:g} {situation.candidate.name} costs {side} throughout"
         else:
-            told = f"{what}: at {value:.3g}{_spaced(unit)} both cost the same; it is taken to be {figure:g}, and {now}"
+            sides = sorted(at(value * near) for near in (1 - _CLOSE, 1 + _CLOSE))
+            said = "both cost the same"
+            if sides[1] > _JUMP * sides[0]:  # a whole stream more or less, or a batch of half the size
+                said = f"the ratio jumps over 1, from {sides[0]:.3g} to {sides[1]:.3g}"
+            told = f"{what}: at {value:.3g}{_spaced(unit)} {said}; it is taken to be {figure:g}"
         found.append(BreakEven(what, value, unit, told))
     return tuple(found)
 
 
-def _prices(situation: Situation, ours: int, theirs: int, now: str) -> list[BreakEven]:
+def _prices(situation: Situation, ours: int, theirs: int) -> list[BreakEven]:
     """Of the price of either card; by the hour where cards are rented."""
     accounting, found = situation.accounting, []
     sides = (
@@ -170,20 +177,20 @@ def _prices(situation: Situation, ours: int, theirs: int, now: str) -> list[Brea
             electricity = accounting.usd_per_hour(0.0, card.power_w.value)
             what, unit = f"{card.name}: price of a card", "USD"
             value = (hourly - electricity) * accounting.years * HOURS_PER_YEAR
-        paid = "" if price is None else f"it is taken to be {price.value:g}, and "
+        paid = "" if price is None else f"; it is taken to be {price.value:g}"
         if value > 0:
-            told = f"{what}: at {value:,.4g} {unit} both cost the same; {paid}{now}"
+            told = f"{what}: at {value:,.4g} {unit} both cost the same{paid}"
         else:
-            told = f"{what}: at no price, its electricity alone costs more than {other.name} with its price; {now}"
+            told = f"{what}: at no price, its electricity alone costs more than {other.name} with its price"
         found.append(BreakEven(what, value if value > 0 else None, unit, told))
     return found
 
 
-def _streams(situation: Situation, theirs: int, now: str) -> BreakEven:
+def _streams(situation: Situation, theirs: int) -> BreakEven:
     card, other = situation.candidate, situation.baseline
     needed = hourly_usd(card, situation.accounting) / hourly_usd(other, situation.accounting) * theirs
     what = f"{card.name}: streams of a card"
-    told = f"{what}: with {needed:,.4g} for every {theirs} of {other.name} both cost the same; {now}"
+    told = f"{what}: with {needed:,.4g} for every {theirs} of {other.name} both cost the same"
     return BreakEven(what, needed, "streams", told)
 
 
@@ -199,7 +206,7 @@ def _turning(at: Callable[[float], float], low: float, high: float) -> float | N
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if dear(middle) else (low, middle)
-        if high / low < 1 + 1e-6:
+        if high / low < 1 + _CLOSE / 10:
             break
     return math.sqrt(low * high)
 

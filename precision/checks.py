@@ -35,6 +35,7 @@ _PRESET_NAMES = (
 _ALLOWED = "space.*.allow.*"
 _SCHEME_NAMES = ("baseline", _ALLOWED, "cost.against.scheme")
 _SOURCED = (("cost", "prices", "*"), ("cost", "cloud_prices", "*"), ("cost", "characters_per_second"))
+_DAY = r"(19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?"
 _WITHOUT_REPEATS = ("space.*.allow", "schemes.*.levers", "presets")
 
 _MODEL_KEYS = {
@@ -186,12 +187,9 @@ def _sourced_numbers(document: Document) -> Iterator[Mistake]:
                 said = ", ".join(f"{key} {shown(entry[key])}" for key in ("low", "value", "high") if key in entry)
                 yield Mistake(path, f"got {said}, must be low <= value <= high")
             date = entry.get("date")
-            if isinstance(date, str) and not re.match(
-                r"(19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?(?!\d)", date
-            ):
-                yield Mistake(
-                    (*path, "date"), f"got {shown(date)}, must begin with a year, as 2026, 2026-11, 2026-11-20"
-                )
+            if isinstance(date, str) and not re.fullmatch(f"{_DAY}( to {_DAY})?", date):
+                said = "must be a date, as 2026-11 or 2026-11-20, or one 'to' another"
+                yield Mistake((*path, "date"), f"got {shown(date)}, {said}")
 
 
 def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

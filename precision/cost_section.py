@@ -35,7 +35,7 @@ class SourcedNumber:
     source: Annotated[Text, Field(title="Source")]
     """Where it is from: a page, a quote, a bill."""
     date: Annotated[Text, Field(title="Date")]
-    """When it held: 2026, 2026-11 or 2026-11-20."""
+    """When it held: 2026-11 or 2026-11-20, or from one day to another, as 2025-08 to 2026-11."""
     doubt: Annotated[Text | None, Field(title="Doubt")] = None
     """What is uncertain about it."""
 

@@ -6,17 +6,20 @@ from typing import Any, get_args
 
 from backends import decoder_pass, decoding, speculation
 from backends.decoder_pass import FRAME_SECONDS, DecoderCost
+from backends.decoder_workload import DecoderWorkload
 from backends.decoding import FirstSound, Load, first_sound, served, streams_of
 from backends.devices import Case, Device
 from backends.gemm_tables import SOURCE, GemmTable
-from backends.money import Accounting, compare
+from backends.money import compare
 from backends.serving import MEMORY_SHARE
 from backends.speculation import Speculation, draft_config
 from precision.policy import Policy, Scheme
+from precision_search.cards import cards_of
 from precision_search.commands import CommandError
+from precision_search.costing import accounting_of, money_blocks
 from precision_search.decoder_table import decoder_lines
+from precision_search.money_table import money_lines
 from precision_search.setting import Setting
-from precision_search.wire import devices
 from voice.decoder import SpeechDecoder
 from voice.decoder_sites import on_paper, step_discovery
 
@@ -62,7 +65,7 @@ def price(
         CommandError: the recipe's draft is none.
     """
     recipe = setting.recipe
-    against = devices()[recipe.cost.against.device]
+    against = cards_of(recipe)[recipe.cost.against.device]
     uniform = Policy.uniform([site.name for site in setting.sites], recipe.cost_scheme)
     sites = step_discovery(on_paper(module.config)).sites
 
@@ -77,14 +80,17 @@ def price(
     }
     load = Load(recipe.decoding.context_rows, recipe.cost.utilization)
     theirs = served(columns["against"][1], recipe.cost_scheme.name, load)
-    priced = {}
+    priced, money = {}, {}
+    workload = DecoderWorkload(module.config, sites, setting.parameters, load)
     for key, (title, costs) in columns.items():
-        found = compare(served(costs, title, load), theirs, Accounting(years=recipe.cost.years))
+        found = compare(served(costs, title, load), theirs, accounting_of(recipe))
         priced[key] = _column(setting, title, costs, load) | {
             "usd_per_stream": found.candidate.usd_per_stream.to_dict(),
             "usd_per_1000_hours": found.candidate.usd_per_1000_hours.to_dict(),
             "ratio": found.ratio.to_dict(),
         }
+        if key == "cheapest":
+            money = found.results() | money_blocks(setting, cheapest, found, workload)
     costs, config = columns["cheapest"][1], module.config
     middle = costs["middle"]
     reported = REPORTED.get(setting.voice.name)
@@ -101,13 +107,14 @@ def price(
         "load": {"context_rows": load.context, "prompt_rows": recipe.decoding.prompt_rows}
         | {"utilization": load.utilization, "streams": recipe.cost.streams, "frame_ms": 1e3 * FRAME_SECONDS},
         "columns": priced,
+        "money": money,
         "reported": None if reported is None else _beside(setting, costs, load, reported),
         "changes": [] if reported is None else list(_changes(costs, load, reported, recipe.baseline)),
         "speculation": _speculation(setting, module, costs, load),
         "assumptions": [*decoding.ASSUMPTIONS, *decoder_pass.ASSUMPTIONS, *speculation.ASSUMPTIONS],
         "sources": _sources(setting.device, against),
     }
-    return data, decoder_lines(data)
+    return data, [*decoder_lines(data), "", *money_lines(money)]
 
 
 def _by_case(costs: Costs, figure: Callable[[DecoderCost], float]) -> Triple:

@@ -16,7 +16,7 @@ def money_lines(data: Mapping[str, Any]) -> list[str]:
 
 
 def _row(head: str, cells: Sequence[str]) -> str:
-    return f"{head:44}" + "".join(f"{cell:>36}" for cell in cells)
+    return f"{head:58}" + "".join(f"{cell:>34}" for cell in cells)
 
 
 def _paid(data: Mapping[str, Any]) -> Iterator[str]:
