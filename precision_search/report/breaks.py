@@ -25,7 +25,7 @@ from precision_search.report.results import Option, Results, SiteRow, objects
 
 SHOWN = 20
 """Rows at once; the others are folded."""
-HEADS = ("Site", "Has", "Cheaper", "Would save", "Of the policy's time", "What breaks", "By")
+HEADS = ("Site", "Change", "What breaks", "Beyond what is allowed", "Would save")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ def breaks(results: Results) -> Html:
         paragraph(
             "Each site that has a cheaper scheme open to it, the most valuable first: what the next cheaper one would "
             "save, and the gate that broke when that site alone was lowered beside the rest of the policy; then the "
-            "cheaper ones that were heard as well."
+            "cheaper ones that were heard as well. Savings are modelled time of the card a second of audio, and its "
+            "share of the policy's; typecasts are not counted."
         )
     ]
     whole = _whole(results)
@@ -89,7 +90,7 @@ def breaks(results: Results) -> Html:
         rest = table("The sites of which less is saved", HEADS, [_row(step, whole) for step in steps[SHOWN:]], "breaks")
         parts.append(folded(f"and {amount(len(steps) - SHOWN, 'change')} more", rest))
     lowest = len(results.sites) - len(protected) - len({site for step in steps for site in step.sites})
-    if not steps:
+    if not steps and len(protected) < len(results.sites):
         parts.append(note("No site has a cheaper scheme open to it: nothing can be lowered with the recipe's schemes."))
     elif lowest > 0:
         parts.append(paragraph(f"{amount(lowest, 'site')} more already compute in the cheapest scheme open to them."))
@@ -106,15 +107,14 @@ def _row(step: Step, whole: float) -> Html:
     if others:
         name.append(f" and {amount(len(others), 'other')} that compute as one with it")
     share = step.broken.share if step.broken is not None else None
-    beyond = "" if share is None else "more than all" if math.isinf(share) else percent(share - 1.0)
+    beyond = "\u2013" if share is None else "more than all of it" if math.isinf(share) else percent(share - 1.0)
+    saved = f" ({percent(step.saves / whole)})" if whole else ""
     return row(
         row_head(joined(name)),
-        cell(step.has),
-        cell(step.scheme),
-        number_cell(f"{significant(1e6 * step.saves)} \u00b5s/s"),
-        number_cell(percent(step.saves / whole) if whole else ""),
+        cell(f"{step.has} \u2192 {step.scheme}"),
         cell(step.told if step.broken is None else step.broken.sentence, {"class": "prose"}),
-        number_cell(f"{beyond} of the allowance" if beyond else "\u2013"),
+        number_cell(beyond),
+        number_cell(f"{significant(1e6 * step.saves)} \u00b5s/s{saved}"),
     )
 
 
