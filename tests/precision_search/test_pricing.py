@@ -66,6 +66,18 @@ class TestSevenB:
         assert all(source["source"] for source in data["sources"])
         assert any("CUDA graph" in line for line in data["assumptions"])
 
+    def test_fleets_and_what_moves_the_ratio_are_told_of_a_decoder_too(self, seven_b):
+        money, columns = seven_b.data["money"], seven_b.data["columns"]
+        assert money["candidate"]["usd_per_stream"] == columns["cheapest"]["usd_per_stream"]
+        assert money["waterfall"][-1]["usd_per_stream"] == columns["cheapest"]["usd_per_stream"]
+        assert money["waterfall"][1]["usd_per_stream"] == columns["against"]["usd_per_stream"]
+        assert [step["change"] for step in money["waterfall"]] == ["baseline", "batching", "card", "format"]
+        assert money["deadlines"] == [], "its frame is its chunk"
+        assert not any(row["assumption"] == "chunk of audio" for row in money["sensitivity"])
+        cards = money["fleet"]["candidate"]["cards"]
+        assert cards["middle"] == -(-550 // columns["cheapest"]["streams"]["middle"])
+        assert "550 streams: cards" in seven_b.text
+
     def test_it_can_be_priced_alone(self):
         with pytest.raises(SetupError, match="on paper"):
             check(SEVEN_B, ())
@@ -92,6 +104,47 @@ class TestClips:
         assert set(found.data["cheapest_schemes"].values()) == {"lofi"}
         assert UNHEARD in found.text
         assert "lofi at 11 sites (100.0% of MACs); 11 choices are refused" in found.text
+
+    def test_money_is_told_with_the_recipe_own_prices(self, tiny):
+        quote = "{value: 700, source: a quote of the maker, date: 2026-11-20}"
+        plain = price(str(tiny.recipe), ())
+        found = price(str(tiny.recipe), [f"cost.prices.p150a={quote}", "cost.fleet_streams=1000"])
+        data, before = (json.loads(json.dumps(one.data["cheapest"], allow_nan=False)) for one in (found, plain))
+        assert data["ratio"] == pytest.approx(before["ratio"] * 700 / 1399, rel=1e-3)
+        assert [(entry["device"], entry["figure"], entry["date"]) for entry in data["prices"]] == [
+            ("p150a", "price_usd", "2026-11-20")
+        ]
+        assert data["fleet"]["streams"] == 1000
+        first, *_, last = data["waterfall"]
+        assert (first["batch"], first["ratio"]) == (1, 1)
+        assert last["usd_per_stream"] == data["candidate"]["usd_per_stream"]
+        assert data["waterfall"][1]["usd_per_stream"] == data["baseline"]["usd_per_stream"]
+        assert [row["chunk_ms"] for row in data["deadlines"]] == [80, 160, 320, 500]
+        assert data["deadlines"][-1]["candidate"]["streams"] == data["streams"]["candidate"]
+        middles = {row["ratio_middle"] for row in data["sensitivity"]}
+        assert middles == {data["ratio_per_hour"]["middle"]}
+        for line in (
+            "1000 streams: cards",
+            "a quote of the maker",
+            "USD for a million characters",
+            "both cost the same",
+        ):
+            assert line in found.text, line
+        for row in data["sensitivity"][:5]:
+            assert row["assumption"] in found.text
+
+    def test_what_is_rented_needs_a_price_by_the_hour(self, tiny):
+        with pytest.raises(
+            SetupError, match=r"cost\.rent: no price by the hour of p150a is known; .* cost\.cloud_prices"
+        ):
+            price(str(tiny.recipe), ["cost.rent=true"])
+        hourly = "cost.cloud_prices.p150a={value: 0.5, source: a quote, date: 2026-11}"
+        data = price(str(tiny.recipe), ["cost.rent=true", hourly]).data["cheapest"]
+        assert data["basis"] == "rented"
+        streams = data["streams"]
+        told = data["usd_per_stream_hour"]
+        assert told["candidate"]["middle"] * streams["candidate"] == pytest.approx(0.5, rel=1e-3)
+        assert told["baseline"]["middle"] * streams["baseline"] == pytest.approx(1.3, rel=1e-3)
 
     def test_limits_hold_here_too(self, tiny):
         with pytest.raises(CommandError, match=r"search\.within"):
