@@ -140,10 +140,23 @@ def _constant(text: str, name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def listed_kernels() -> dict[int, str]:
-    """Path of every kernel that this process made, by its number; none where ttnn keeps no list."""
-    file = Path(os.environ.get("TT_METAL_LOGS_PATH", ".")) / KERNELS
-    if not file.is_file():
-        return {}
-    lines = (line.partition(": ") for line in file.read_text().splitlines())
-    return {int(number): path for number, _, path in lines}
+class ListedKernels:
+    """Kernels as this process makes them, each told once; none where ttnn keeps no list."""
+
+    def __init__(self) -> None:
+        self._file = Path(os.environ.get("TT_METAL_LOGS_PATH", ".")) / KERNELS
+        self._read, self._known = 0, set[str]()
+        self.new()
+
+    def new(self) -> list[str]:
+        """Paths of those made since the last call, or since the beginning."""
+        if not self._file.is_file():
+            return []
+        with self._file.open("rb") as file:
+            file.seek(self._read)  # what has been read before is thousands of lines in a large model
+            lines = file.read().decode().splitlines()
+            self._read = file.tell()
+        numbered = {number: path for number, _, path in (line.partition(": ") for line in lines)}
+        made = [path for number, path in numbered.items() if number not in self._known]
+        self._known |= numbered.keys()
+        return made

@@ -15,7 +15,7 @@ import numpy as np
 
 # The files beside this one, here and in an export.
 import runtime  # type: ignore[import-not-found]
-from captured import captured, described, device_facts, first, listed_kernels, tensors  # type: ignore[import-not-found]
+from captured import ListedKernels, captured, described, device_facts, first, tensors  # type: ignore[import-not-found]
 from runtime import Export, ttnn
 
 
@@ -100,7 +100,7 @@ class Planner:
     def __init__(self, steps: list[dict[str, Any]], device: Any, unused_dram_bytes: int) -> None:
         self.steps, self.device, self.entries = steps, device, []  # type: ignore[var-annotated]
         self._unused = unused_dram_bytes
-        self._kernels = set(listed_kernels())
+        self._kernels = ListedKernels()
         self.host = types.ModuleType("host")
         self.host.__getattr__ = lambda name: lambda *_, **__: self._zeros_of_host(f"host.{name}")  # type: ignore[method-assign]
 
@@ -117,14 +117,14 @@ class Planner:
             "inputs": [described(key, value) for key, value in tensors(arguments, options)],
             "output": None if refusal else described("result", first(result)),
             "refused": refusal,
-            **device_facts(graph, self._new_kernels()),
+            **device_facts(graph, self._kernels.new()),
             "l1_bytes_per_core": 0,
             "l1_bytes": 0,
         }
         if refusal is None:
             # Only a capture that dispatches nothing holds the buffers of every kind of kernel.
             _, undispatched, _ = captured(function, arguments, options, ttnn.graph.RunMode.NO_DISPATCH)
-            self._new_kernels()
+            self._kernels.new()
             for taken in (graph, undispatched):
                 usage = ttnn.graph.extract_resource_usage_per_core(taken)
                 entry["l1_bytes_per_core"] = max(entry["l1_bytes_per_core"], usage.peak_total)
@@ -196,9 +196,3 @@ class Planner:
         if options.get("return_weights_and_bias"):
             extra.append([options.get("weight_tensor"), options.get("bias_tensor")])
         return (tensor, *extra) if extra else tensor
-
-    def _new_kernels(self) -> list[str]:
-        listed = listed_kernels()
-        new = [path for number, path in listed.items() if number not in self._kernels]
-        self._kernels = set(listed)
-        return new
