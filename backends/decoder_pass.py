@@ -1,16 +1,19 @@
 """DecoderCost: what one pass of an autoregressive speech decoder takes of a card, for a batch of streams.
 
-Where NVIDIA measured products of the card, those are taken in place of the roofline: backends/gemm_tables.py.
+Products of weights are those of `CostModel`: measured where NVIDIA measured the card, else the roofline.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from backends.cost import OVERLAP_LOSS, CostModel, Gemm, rate_key
+from backends.cost import OVERLAP_LOSS, CostModel
 from backends.devices import Case, Device
-from backends.gemm_tables import DataType, GemmTable
+from backends.evidence import Evidence, evidence_shares
+from backends.gemm import Gemm, rate_key
+from backends.gemm_timing import OwnProducts
 from precision.blocks import stored_bits
 from precision.policy import Scheme
 from precision.site import Site
@@ -32,11 +35,8 @@ _FUSED = {"query": "qkv", "key": "qkv", "value": "qkv", "gate": "gate_up", "up":
 ASSUMPTIONS: tuple[str, ...] = (
     "a pass is one CUDA graph, or one trace: launches in a row, each with the card's fixed overhead; query, key and"
     " value are one product where they take one scheme, gate and up one, all heads one",
-    "a product of weights takes: at the low end what the roofline of the best figures has; in the middle what NVIDIA"
-    " measured, less its quantization of the activation, which static scales leave to the operation before, and not"
-    " less than the weights' way from memory; at the high end what was measured, or the roofline where it is more;"
-    " where nothing was measured, the roofline at all three",
-    "what the quantization takes is the difference between FP8 and bf16 at the smallest product of as many rows",
+    "a product of weights takes what the cost model has of it, weights from DRAM; at the high end FP8 takes no less"
+    " than with the quantization that a static scale leaves to the operation before",
     "attention is one fused launch a layer that reads the keys and values of every stream once, in the format of the"
     " scheme's activation at the product that reads them, rows of a head padded to 16; scores stay on chip",
     f"operations between products take {LAYER_LAUNCHES['low']}, {LAYER_LAUNCHES['middle']} or {LAYER_LAUNCHES['high']}"
@@ -58,6 +58,8 @@ class PassCost:
     between: float
     """What lies between products."""
     codec: float
+    evidence: Mapping[Evidence, float] = field(default_factory=dict)
+    """Shares of all of it by what they rest on; attention and what lies between products rest on the roofline."""
 
     @property
     def transformer(self) -> float:
@@ -95,7 +97,12 @@ class DecoderCost:
     case: Case = "middle"
     measured: bool = True
     """Whether measured products go before the roofline."""
-    _seconds: dict[tuple[int, int, int, Scheme], float] = field(default_factory=dict, init=False, repr=False)
+    own: OwnProducts | None = None
+    """What the user's own card was measured at, before NVIDIA's."""
+    _codecs: dict[int, list[tuple[Evidence, float]]] = field(default_factory=dict, init=False, repr=False)
+    _timed: dict[tuple[int, int, int, Scheme], tuple[Evidence, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Refuse a policy that leaves sites out."""
@@ -112,27 +119,52 @@ class DecoderCost:
             rows: of each stream: 1 of a step, more of a prompt or where drafted rows are checked.
             answers: rows of each stream that go through the heads; all of them where None.
         """
-        layers = heads = codec = 0.0
+        parts: dict[str, list[tuple[Evidence, float]]] = {"layers": [], "heads": [], "codec": []}
         for launch in self._launches:
             if launch.is_head:
                 m = streams * (rows if answers is None else answers)
-                heads += self.product_seconds(m, launch.k, launch.columns, launch.scheme)
+                parts["heads"].append(self._product(m, launch.k, launch.columns, launch.scheme))
             else:
-                layers += self.product_seconds(streams * rows, launch.k, launch.columns, launch.scheme)
-        model = CostModel(self.device, streams=streams * rows, chunk_seconds=FRAME_SECONDS, case=self.case)
-        for site in self.sites:
-            if _in_codec(site):
-                codec += model.gemm_cost(model.gemm_of(site), self._of(site)).seconds
-                codec += CODEC_LAUNCHES[self.case] * self._overhead
-        attention = self._attention_seconds(streams, context, rows)
-        return PassCost(layers, attention, heads, self._between_seconds(streams * rows), codec)
+                parts["layers"].append(self._product(streams * rows, launch.k, launch.columns, launch.scheme))
+        parts["codec"] = self._codec(streams * rows)
+        attention, between = self._attention_seconds(streams, context, rows), self._between_seconds(streams * rows)
+        everything = [*itertools.chain(*parts.values()), ("roofline", attention), ("roofline", between)]
+        sums = {name: math.fsum(seconds for _, seconds in found) for name, found in parts.items()}
+        return PassCost(sums["layers"], attention, sums["heads"], between, sums["codec"], evidence_shares(everything))
 
     def product_seconds(self, m: int, k: int, n: int, scheme: Scheme) -> float:
         """Seconds of [m, k] by weights [k, n]; ValueError where the card has no rate for the scheme."""
+        return self._product(m, k, n, scheme)[1]
+
+    def _product(self, m: int, k: int, n: int, scheme: Scheme) -> tuple[Evidence, float]:
         key = (m, k, n, scheme)
-        if key not in self._seconds:
-            self._seconds[key] = self._product_seconds(m, k, n, scheme)
-        return self._seconds[key]
+        if key not in self._timed:
+            model, gemm = self._model(m), Gemm(m, k, n, 1, m * k, True)
+            cost = model.gemm_cost(gemm, scheme)
+            seconds = cost.seconds
+            if self.case == "high" and rate_key(self.device, scheme) == "fp8" and cost.evidence != "roofline":
+                whole = model.gemm_cost(gemm, replace(scheme, activation_scale="dynamic"))
+                seconds = max(seconds, whole.seconds)
+            self._timed[key] = (cost.evidence, seconds)
+        return self._timed[key]
+
+    def _codec(self, rows: int) -> list[tuple[Evidence, float]]:
+        if rows not in self._codecs:
+            model, beside = self._model(rows), CODEC_LAUNCHES[self.case] * self._overhead
+            sites = [site for site in self.sites if _in_codec(site)]
+            costs = [model.gemm_cost(model.gemm_of(site), self._of(site)) for site in sites]
+            self._codecs[rows] = [(cost.evidence, cost.seconds) for cost in costs] + [("roofline", beside)] * len(sites)
+        return self._codecs[rows]
+
+    def _model(self, streams: int) -> CostModel:
+        return CostModel(
+            self.device,
+            streams=streams,
+            chunk_seconds=FRAME_SECONDS,
+            case=self.case,
+            tables=self.measured,
+            own=self.own,
+        )
 
     @property
     def weight_bytes(self) -> float:
@@ -157,27 +189,6 @@ class DecoderCost:
         widest = max((launch.columns for launch in self._launches if not launch.is_head), default=0)
         logits = sum(launch.columns for launch in self._launches if launch.is_head)
         return rows * (2.0 * (widest + 4 * self.config.width) + 4.0 * logits)
-
-    def _product_seconds(self, m: int, k: int, n: int, scheme: Scheme) -> float:
-        gemm = Gemm(m, k, n, 1, m * k, True)
-        roofs = {case: CostModel(self.device, case=case).gemm_cost(gemm, scheme) for case in ("low", self.case)}
-        table = GemmTable.of(self.device.name) if self.measured else None
-        dtype = self._dtype(scheme)
-        found = table.seconds(dtype, m, n, k) if table is not None and dtype is not None else None
-        if table is None or found is None or dtype is None or self.case == "low":
-            return roofs[self.case].seconds
-        if self.case == "high":
-            return max(found, roofs["high"].seconds)
-        # Some rows were measured with the weights in the L2 cache, where those of a whole model are not.
-        least = max(roofs["low"].seconds, roofs["middle"].memory_seconds)
-        return max(found - _quantization_seconds(table, m, dtype, scheme), least)
-
-    def _dtype(self, scheme: Scheme) -> DataType | None:
-        """Which measured products a scheme's are; None for any other."""
-        key = rate_key(self.device, scheme)
-        if key == "fp8":
-            return "fp8"
-        return "bf16" if key == "bf16" and stored_bits(scheme.weight) == 16 else None
 
     def _attention_seconds(self, streams: int, context: int, rows: int) -> float:
         config, tile = self.config, 16
@@ -224,15 +235,6 @@ class DecoderCost:
     def _dram_bytes_per_s(self) -> float:
         device, case = self.device, self.case
         return device.memory_gb_per_s.as_gain(case) * 1e9 * device.memory_efficiency.as_gain(case)
-
-
-def _quantization_seconds(table: GemmTable, m: int, dtype: DataType, scheme: Scheme) -> float:
-    """What a measured FP8 product takes for quantizing its activation, where a static scale leaves that out."""
-    if dtype != "fp8" or scheme.activation_scale != "static":
-        return 0.0
-    smallest = (m, table.n[0], table.k[0])
-    fp8, bf16 = table.seconds("fp8", *smallest), table.seconds("bf16", *smallest)
-    return 0.0 if fp8 is None or bf16 is None else max(0.0, fp8 - bf16)
 
 
 def _launch_name(site: Site) -> str:

@@ -190,4 +190,5 @@ def _as_policy_cost(cost: DecoderCost, found: Streams) -> PolicyCost:
         overhead_share=math.nan,
         fits=found.streams > 0,
         limited_by=found.limited_by,
+        evidence=found.pass_cost.evidence,
     )

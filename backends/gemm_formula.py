@@ -10,6 +10,7 @@ take turns: ai-dynamo/aiconfigurator, collector/trtllm/collect_gemm.py.)
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -104,13 +105,19 @@ class GemmFormula:
         return self.launch_us + moved_bytes / (self.dram_gb_per_s * 1e3)
 
     def _compute_us(self, product: Product) -> Any:
+        sizes = (product.m, product.n, product.k)
+        if isinstance(product.m, int):
+            return _one_compute_us(self, sizes, product.count, product.left_bits, product.right_bits)
+        return self._cuts_us(sizes, product.count, product.left_bits, product.right_bits)
+
+    def _cuts_us(self, sizes: tuple[Any, Any, Any], count: int, left_bits: float, right_bits: float) -> Any:
         rows, columns, split = _CUTS
-        m, n, k = (np.asarray(extent, np.float64)[..., None] for extent in (product.m, product.n, product.k))
+        m, n, k = (np.asarray(extent, np.float64)[..., None] for extent in sizes)
         depth = np.ceil(k / split / K_STEP) * K_STEP
-        waves = np.ceil(np.ceil(m / rows) * np.ceil(n / columns) * split * product.count / self.multiprocessors)
+        waves = np.ceil(np.ceil(m / rows) * np.ceil(n / columns) * split * count / self.multiprocessors)
         multiply = 2 * rows * columns * depth / (self.tflops * 1e6 / self.multiprocessors)
-        take_in = (rows * product.left_bits + columns * product.right_bits) / 8 * depth / (self.operand_gb_per_s * 1e3)
-        parts = m * n * product.count * 4 * split / (self.l2_gb_per_s * 1e3)
+        take_in = (rows * left_bits + columns * right_bits) / 8 * depth / (self.operand_gb_per_s * 1e3)
+        parts = m * n * count * 4 * split / (self.l2_gb_per_s * 1e3)
         adding = np.where(split > 1, self.split_us + parts, 0.0)
         return (waves * (self.tile_us + np.maximum(multiply, take_in)) + adding).min(axis=-1)
 
@@ -121,3 +128,11 @@ class GemmFormula:
     def _way_us(self, moved: Any, far: Any) -> Any:
         """Microseconds of so many bytes, a share of them from DRAM and the rest from L2."""
         return moved * (far / self.dram_gb_per_s + (1 - far) / self.l2_gb_per_s) / 1e3
+
+
+@lru_cache(maxsize=1 << 16)
+def _one_compute_us(
+    formula: GemmFormula, sizes: tuple[int, int, int], count: int, left_bits: float, right_bits: float
+) -> float:
+    """The compute time of one size, which a launch is asked for again where its memory differs."""
+    return float(formula._cuts_us(sizes, count, left_bits, right_bits))

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from backends.cost import CostModel
 from backends.devices import Case, Device
+from backends.evidence import Evidence, evidence_shares
+from backends.gemm_timing import OwnProducts
 from precision.policy import Policy, Scheme
 from precision.site import Site
 
@@ -43,6 +45,8 @@ class PolicyCost:
     fits: bool
     """Whether the weights and one batch fit in the card's memory."""
     limited_by: Literal["time", "memory"]
+    evidence: Mapping[Evidence, float] = field(default_factory=dict)
+    """Shares of the seconds by what they rest on; their sum is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,15 @@ def serve(
     utilization: float = 0.7,
     max_batch: int = MAX_BATCH,
     state_bytes_per_stream: float = 0.0,
+    own: OwnProducts | None = None,
 ) -> Serving:
-    """Costs of a policy on a card over the whole range of its figures; errors as `policy_cost` has them."""
+    """Costs of a policy on a card over the whole range of its figures; errors as `policy_cost` has them.
+
+    `own` is what the user's own card was measured at, which goes before NVIDIA's tables.
+    """
 
     def at(case: Case) -> PolicyCost:
-        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case)
+        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case, own=own)
         return policy_cost(
             model,
             sites,
@@ -174,4 +182,5 @@ def _at_batch(
         overhead_share=overhead,
         fits=fits,
         limited_by="memory" if not fits or by_memory < by_time else "time",
+        evidence=evidence_shares((cost.evidence, cost.seconds) for cost in costs),
     )

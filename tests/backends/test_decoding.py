@@ -106,28 +106,35 @@ class TestPass:
     def test_products_of_a_layer_are_four_launches_as_measured(self, costed):
         table = GemmTable.of("h100_sxm")
         shapes = ((6144 - 1024, 4096), (4096, 4096), (2 * 14336, 4096), (4096, 14336))
-        assert costed(BF16).pass_cost(32, 1000).layers == pytest.approx(
-            32 * sum(table.seconds("bf16", 32, n, k) for n, k in shapes), rel=1e-6
-        )
-        quantization = table.seconds("fp8", 32, 32, 32) - table.seconds("bf16", 32, 32, 32)
-        assert costed(FP8).pass_cost(32, 1000).layers == pytest.approx(
-            32 * sum(table.seconds("fp8", 32, n, k) - quantization for n, k in shapes), rel=1e-6
-        )
+        whole = {dtype: 32 * sum(table.seconds(dtype, 32, n, k) for n, k in shapes) for dtype in ("bf16", "fp8")}
+        assert costed(BF16).pass_cost(32, 1000).layers == pytest.approx(whole["bf16"], rel=0.01)
+        alone = costed(FP8).pass_cost(32, 1000).layers
+        assert 0.5 * whole["bf16"] < alone < 0.7 * whole["bf16"]
+        quantizing = 32 * 4 * 9.5e-6
+        assert alone == pytest.approx(whole["fp8"] - quantizing, rel=0.05)
+        assert costed(FP8, case="high").pass_cost(32, 1000).layers > whole["fp8"], "nobody may quantize before"
 
     def test_weights_that_were_measured_in_the_cache_still_come_from_memory(self, costed):
         cost = costed(FP8, "l40s")
-        card = DEVICES["l40s"]
-        least = 4096 * 4096 / (card.memory_gb_per_s.value * 1e9 * card.memory_efficiency.value)
+        least = 4096 * 4096 / (DEVICES["l40s"].memory_gb_per_s.value * 1e9)
         assert GemmTable.of("l40s").seconds("fp8", 1, 4096, 4096) < least
-        assert cost.product_seconds(1, 4096, 4096, FP8) == pytest.approx(least, rel=1e-3)
+        assert least < cost.product_seconds(1, 4096, 4096, FP8) < 1.5 * least
 
     def test_where_nothing_was_measured_the_roofline_stands(self, costed):
         for cost in (costed(FP8, "h100_pcie"), costed(FP8, measured=False)):
-            roof = CostModel(cost.device).gemm_cost(Gemm(8, 4096, 4096, 1, 8 * 4096, True), FP8).seconds
+            model = CostModel(cost.device, tables=False)
+            roof = model.gemm_cost(Gemm(8, 4096, 4096, 1, 8 * 4096, True), FP8).seconds
             assert cost.product_seconds(8, 4096, 4096, FP8) == roof
-        stored = replace(FP8, activation="bf16")
-        roof = CostModel(DEVICES["h100_sxm"]).gemm_cost(Gemm(8, 4096, 4096, 1, 8 * 4096, True), stored).seconds
-        assert costed().product_seconds(8, 4096, 4096, stored) == roof
+            assert set(cost.pass_cost(8, 1000).evidence) == {"roofline"}
+
+    def test_a_pass_says_what_it_rests_on(self, costed):
+        found = costed(BF16).pass_cost(32, 1000)
+        shares = found.evidence
+        assert sum(shares.values()) == pytest.approx(1)
+        assert 0.6 < shares["measured"] <= (found.layers + found.heads + found.codec) / found.seconds
+        assert shares["roofline"] >= (found.attention + found.between) / found.seconds
+        static = costed(FP8).pass_cost(32, 1000).evidence
+        assert static["calibrated"] > 0.6 > static["measured"]
 
     def test_attention_reads_the_cache_of_every_stream_once(self, costed):
         cost = costed()
@@ -200,6 +207,7 @@ class TestStreams:
         assert serving.low.streams_per_card > serving.middle.streams_per_card > serving.high.streams_per_card
         assert serving.middle.weight_bytes == costs["middle"].weight_bytes
         assert serving.chunk_seconds == FRAME_SECONDS
+        assert sum(serving.middle.evidence.values()) == pytest.approx(1)
 
 
 class TestFirstSound:
@@ -233,13 +241,13 @@ class TestSpeculation:
 
     def test_it_helps_one_stream_and_not_a_full_card(self, costed, draft):
         cost = costed()
-        guess = Speculation(draft(cost), 0.6, 3)
-        assert guess.token_acceptance**9 == pytest.approx(0.6)
+        guess = Speculation(draft(cost), 0.5, 3)
+        assert guess.token_acceptance**9 == pytest.approx(0.5)
         for count, helps in ((1, True), (1299, False)):
             without = cost.pass_cost(count, 1500).transformer
             assert (guess.row_seconds(cost, count, 1500) < without) == helps
             needed = guess.needed_acceptance(cost, count, 1500)
-            assert (needed < 0.6) == helps
+            assert (needed < 0.5) == helps
             even = replace(guess, acceptance=needed)
             assert even.row_seconds(cost, count, 1500) == pytest.approx(without, rel=1e-3)
 
