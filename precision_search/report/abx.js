@@ -18,7 +18,7 @@
   const whole = ({ reference, candidate }) =>
     reference && candidate && reference.dataset.rate === candidate.dataset.rate;
   const clips = [...players].filter(([, sides]) => whole(sides)).map(([name]) => name);
-  const Context = window.AudioContext || window.webkitAudioContext;
+  const Context = window.AudioContext;
   if (!Context || !window.crypto) return;  // the page says what is needed
   if (!clips.length) {
     find("without").textContent = "There is no clip of which both sides can be played.";

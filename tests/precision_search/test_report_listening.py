@@ -2,14 +2,21 @@
 
 import io
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib import image
 from matplotlib.colors import to_rgb
 
+from precision_search.report.abx import KEYS, abx
+from precision_search.report.clip_scores import clip_scores, tightest
+from precision_search.report.listening import listening
 from precision_search.report.maps import DIFFERENCE, LEVEL, NO_PHASE, PHASE, SCALES, figures, to_png
+from precision_search.report.results import read_results
 from precision_search.report.spectrogram import COLUMNS, PHASE_FLOOR_DB, RANGE_DB, ROWS, Transform, maps
+from tests.precision_search.report_study import Reader, write_study
 
 RATE = 16000
 TIME = np.arange(RATE) / RATE
@@ -17,6 +24,11 @@ TIME = np.arange(RATE) / RATE
 
 def tone(hertz: float, turned: float = 0.0, size: float = 0.5) -> np.ndarray:
     return (size * np.sin(2 * np.pi * hertz * TIME + turned)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory) -> Path:
+    return write_study(tmp_path_factory.mktemp("heard") / "tts_blackhole", seconds=0.5)
 
 
 class TestMaps:
@@ -120,3 +132,39 @@ class TestPictures:
 def grey(colour: str) -> float:
     red, green, blue = to_rgb(colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+class TestSections:
+    def test_every_clip_has_a_row_with_its_figures_and_its_tightest_gate(self, heard):
+        reader = Reader.of(listening(read_results(heard)))
+        links = [link["href"] for link in reader.all("a")]
+        assert links == ["#clip-0", "#clip-1"]
+        assert [article["id"] for article in reader.all("article")] == ["clip-0", "clip-1"]
+        assert "Hann window of 1024 samples (46 ms), hop 128" in reader.text
+        scores = read_results(heard).final.scores["anna"]
+        tight = tightest(read_results(heard), "anna")
+        assert [found.share for found in tight] == sorted((found.share for found in tight), reverse=True)
+        lsd = next(found for found in tight if found.gate.metric == "lsd_db")
+        assert lsd.share == pytest.approx(scores["lsd_db"] / 2.5)
+        assert f"All {len(scores)} scores of anna" in reader.text
+
+    def test_a_clip_that_nobody_scored_has_its_maps_alone(self, heard):
+        assert clip_scores(read_results(heard), "carl") == ()
+
+    def test_each_sound_is_in_the_page_once_and_the_blind_test_holds_none(self, heard):
+        results = read_results(heard)
+        assert listening(results).count("data:audio/wav") == 4
+        assert "data:" not in abx(results)
+
+    def test_the_blind_test_has_every_button_with_a_key_of_its_own(self, heard):
+        buttons = Reader.of(abx(read_results(heard))).all("button")
+        acts = [button["data-act"] for button in buttons]
+        assert set(acts) >= {"play-a", "play-b", "play-x", "answer-a", "answer-b", "next", "reset"}
+        assert len(acts) == len(set(acts))
+        keys = [button["aria-keyshortcuts"] for button in buttons if "aria-keyshortcuts" in button]
+        assert len(keys) == len(set(keys)) == len(KEYS)
+
+    def test_without_pairs_there_is_nothing_to_compare(self, heard, tmp_path):
+        alone = tmp_path / "alone"
+        shutil.copytree(heard, alone, ignore=shutil.ignore_patterns("candidate"))
+        assert "no pairs of samples" in abx(read_results(alone))
