@@ -5,14 +5,14 @@ Where NVIDIA measured products of the card, or the user did, those are taken; el
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backends.devices import Case, Device
 from backends.evidence import Evidence as Evidence
 from backends.gemm import OUTPUT_BITS, SCALED, rate_key
 from backends.gemm import Gemm as Gemm
-from backends.gemm_timing import OwnProducts, Timing, launch_timing, own_timing
+from backends.gemm_timing import Timing, launch_timing, own_timing
 from precision.blocks import stored_bits
 from precision.policy import Scheme
 from precision.site import Site
@@ -81,9 +81,7 @@ class CostModel:
     fused_quantization: bool = True
     """Whether the operation before writes a statically scaled format itself; otherwise a pass of its own does."""
     tables: bool = True
-    """Whether NVIDIA's measured products go before the roofline."""
-    own: OwnProducts | None = field(default=None, hash=False, compare=False)
-    """What the user's own card was measured at, before NVIDIA's: the recipe's `target.measured`."""
+    """Whether measured products go before the roofline."""
 
     def __post_init__(self) -> None:
         """Refuse a batch of no streams and a chunk of no length."""
@@ -98,13 +96,11 @@ class CostModel:
         streams: int = 32,
         chunk_seconds: float = 0.5,
         case: Case = "middle",
-        *,
-        own: OwnProducts | None = None,
     ) -> "CostModel":
         """A model for a card and all sites of a voice model, which decide whether weights stay in SRAM."""
         weight_bytes = sum(site.weight_elements for site in sites) * OUTPUT_BITS / 8
         fits = weight_bytes <= SRAM_SHARE * device.sram_mb.low * 1e6
-        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits, own=own)
+        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits)
 
     def with_streams(self, streams: int) -> "CostModel":
         """The same model with another batch."""
@@ -207,8 +203,8 @@ class CostModel:
         rate, chip = rate_key(self.device, scheme, gemm.has_weights), self.weights_on_chip
         dynamic = rate == "fp8" and scheme.activation_scale == "dynamic"
         timing = None
-        if self.own is not None:
-            timing = own_timing(self.own, gemm, scheme, dynamic=dynamic, weights_on_chip=chip)
+        if self.tables and self.device.own is not None:
+            timing = own_timing(self.device.own, gemm, scheme, dynamic=dynamic, weights_on_chip=chip)
         if timing is None and self.tables:
             timing = launch_timing(self.device.name, gemm, scheme, rate, dynamic=dynamic, weights_on_chip=chip)
         if timing is not None:

@@ -13,7 +13,6 @@ from backends.cost import OVERLAP_LOSS, CostModel
 from backends.devices import Case, Device
 from backends.evidence import Evidence, evidence_shares
 from backends.gemm import Gemm, rate_key
-from backends.gemm_timing import OwnProducts
 from precision.blocks import stored_bits
 from precision.policy import Scheme
 from precision.site import Site
@@ -97,8 +96,6 @@ class DecoderCost:
     case: Case = "middle"
     measured: bool = True
     """Whether measured products go before the roofline."""
-    own: OwnProducts | None = None
-    """What the user's own card was measured at, before NVIDIA's."""
     _codecs: dict[int, list[tuple[Evidence, float]]] = field(default_factory=dict, init=False, repr=False)
     _timed: dict[tuple[int, int, int, Scheme], tuple[Evidence, float]] = field(
         default_factory=dict, init=False, repr=False
@@ -163,7 +160,6 @@ class DecoderCost:
             chunk_seconds=FRAME_SECONDS,
             case=self.case,
             tables=self.measured,
-            own=self.own,
         )
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import yaml
 
@@ -71,6 +71,19 @@ class Figure:
         return data | ({"doubt": self.doubt} if self.doubt else {})
 
 
+Quantizes = Literal["none", "static", "dynamic"]
+"""What a launch does to its activation beside multiplying it: nothing, scale it, or find a scale first."""
+
+
+class OwnProducts(Protocol):
+    """What the user's own card was measured at: `backends.hopper.measured_results.MeasuredResults`."""
+
+    def seconds(
+        self, dtype: str, m: int, n: int, k: int, quantizes: Quantizes = "none", cache: str | None = None
+    ) -> float | None:
+        """Seconds of [m, k] by [k, n]; None where it was not measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A card: rates, memories, power and prices. SRAM is a Tensix card's L1 or an NVIDIA card's L2 cache."""
@@ -96,6 +109,8 @@ class Device:
     cores: Figure | None = None
     price_usd: Figure | None = None
     cloud_usd_per_hour: Figure | None = None
+    own: OwnProducts | None = field(default=None, compare=False, repr=False)
+    """What the user's card of this kind was measured at, which goes before all else: the recipe's `target.measured`."""
 
     @property
     def is_tensix(self) -> bool:
@@ -207,13 +222,14 @@ def _device(name: str, data: object, mistakes: list[str]) -> Device | None:
         rates = {fidelity: _scaled(lofi, 1 / passes) for fidelity, passes in PASSES.items()}
         found |= {"cores": cores, "sram_gb_per_s": _product(_product(cores, clock), l1)}
     title = str(data.get("title", name))
+    figures: dict[str, Any] = {**found}
     return Device(
         name=name,
         title=title,
         architecture=architecture,
         backend=backend,
         rates_tflops=MappingProxyType(rates),
-        **found,
+        **figures,
     )
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
 
+from backends.devices import OwnProducts, Quantizes
 from backends.evidence import Evidence
 from backends.gemm import OUTPUT_BITS, Gemm
 from backends.gemm_formula import Product, Weights
@@ -17,18 +17,6 @@ OWN_ERROR = 0.1
 ALIKE = 0.02
 """Relative difference, by the formula, up to which a launch is the one that was measured: of where its weights lie."""
 MEASURED_FORMATS: dict[DataType, str] = {"bf16": "bf16", "fp8": "fp8_e4m3"}
-
-Quantizes = Literal["none", "static", "dynamic"]
-"""What a launch does to its activation beside multiplying it: nothing, scale it, or find a scale first."""
-
-
-class OwnProducts(Protocol):
-    """What the user's own card was measured at: `backends.hopper.measured_results.MeasuredResults`."""
-
-    def seconds(
-        self, dtype: str, m: int, n: int, k: int, quantizes: Quantizes = "none", cache: str | None = None
-    ) -> float | None:
-        """Seconds of a product; None where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)

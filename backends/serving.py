@@ -8,7 +8,6 @@ from typing import Literal
 from backends.cost import CostModel
 from backends.devices import Case, Device
 from backends.evidence import Evidence, evidence_shares
-from backends.gemm_timing import OwnProducts
 from precision.policy import Policy, Scheme
 from precision.site import Site
 
@@ -123,15 +122,11 @@ def serve(
     utilization: float = 0.7,
     max_batch: int = MAX_BATCH,
     state_bytes_per_stream: float = 0.0,
-    own: OwnProducts | None = None,
 ) -> Serving:
-    """Costs of a policy on a card over the whole range of its figures; errors as `policy_cost` has them.
-
-    `own` is what the user's own card was measured at, which goes before NVIDIA's tables.
-    """
+    """Costs of a policy on a card over the whole range of its figures; errors as `policy_cost` has them."""
 
     def at(case: Case) -> PolicyCost:
-        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case, own=own)
+        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case)
         return policy_cost(
             model,
             sites,

@@ -1,6 +1,7 @@
 """Slow FP8: layers at which NVIDIA measured FP8 slower than bf16, so that it is not lowered for nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from backends.cost import CostModel, Gemm
@@ -37,7 +38,7 @@ def slower_in_fp8(recipe: Recipe, device: Device, sites: Sequence[Site]) -> dict
     Raises:
         SetupError: the recipe names results of a card that cannot be used.
     """
-    table, own = GemmTable.of(device.name), _own(recipe)
+    table, own = GemmTable.of(device.name), own_results(recipe)
     model = CostModel.of(device, sites, streams=recipe.cost.streams)
     slower: dict[str, str] = {}
     for site in sites:
@@ -57,7 +58,13 @@ def slower_in_fp8(recipe: Recipe, device: Device, sites: Sequence[Site]) -> dict
     return slower
 
 
-def _own(recipe: Recipe) -> MeasuredResults | None:
+def measured_card(recipe: Recipe, device: Device) -> Device:
+    """The card of a recipe with what its own results say of it; errors as `own_results` has them."""
+    own = own_results(recipe)
+    return device if own is None else replace(device, own=own)
+
+
+def own_results(recipe: Recipe) -> MeasuredResults | None:
     """What was measured on the card at hand.
 
     Raises:

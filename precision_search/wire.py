@@ -31,7 +31,7 @@ from precision_search.cards import cards_of, refuse_unrented, unfit_card
 from precision_search.protection import held, protected_space
 from precision_search.refusals import refuse
 from precision_search.setting import Setting, SetupError
-from precision_search.slow_fp8 import slow_fp8
+from precision_search.slow_fp8 import measured_card, slow_fp8
 from voice.chains import find_chains
 from voice.checkpoint import content_digest, layers_digest
 from voice.flow import find_flow
@@ -170,7 +170,7 @@ def fitted(
         SetupError, RecipeError: each names all that is wrong of its kind.
     """
     refuse_unrented(recipe)
-    device = cards_of(recipe)[recipe.target.device]
+    device = measured_card(recipe, cards_of(recipe)[recipe.target.device])
     backend = backend_of(device, recipe.target.route)
     groups = resolve_groups(recipe, discovery.sites)
     agreeing = (replace(site, group=groups.get(site.name, site.group)) for site in discovery.sites)
