@@ -47,7 +47,7 @@ def write_program(
     data = manifest(lowered, told)
     write_model(lowered.model, folder)
     if data["host"] is not None:
-        host, device = lowered.parted()
+        host, device = lowered.parted
         assert host is not None
         write_model(host, folder, HOST)
         write_model(device, folder, DEVICE)

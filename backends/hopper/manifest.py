@@ -115,7 +115,7 @@ def manifest(lowered: "Lowered", told: Told | None = None) -> dict[str, Any]:
 
 def _host(lowered: "Lowered") -> dict[str, Any] | None:
     """What runs on the host before an engine, and what it hands over; None where there is nothing of the kind."""
-    host, device = lowered.parted() if lowered.route == "tensorrt" else (None, lowered.model)
+    host, device = lowered.parted if lowered.route == "tensorrt" else (None, lowered.model)
     if host is None:
         return None
     left = {value.name for value in device.graph.input}

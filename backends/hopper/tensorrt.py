@@ -2,8 +2,8 @@
 
 What imports TensorRT is `exported/engine.py`, which an export holds as it is, so that an export and the toolkit build
 and run engines by the same lines; it imports it when the first engine is asked for. Names and signatures were held
-against TensorRT 11.4's own Python bindings (tests/backends/hopper/test_tensorrt.py); no engine has been built by them
-where there was no card.
+against TensorRT 11.4's own Python bindings (tests/backends/hopper/test_tensorrt_bindings.py); no engine has been built
+by them where there was no card.
 """
 
 import tempfile
@@ -64,7 +64,7 @@ class TensorRtEngine:
             TensorRtError: there is no TensorRT or card, or the engine is another TensorRT's or another card's.
         """
         self.lowered, self.settings = lowered, settings
-        host, device_model = lowered.parted()
+        host, device_model = lowered.parted
         self._host = None if host is None else OrtSession(host)
         self._reads = {value.name for value in device_model.graph.input}
         states = {name: lowered.outputs[name] for name in lowered.graph.states}
@@ -167,7 +167,7 @@ def build(
     """
     if lowered.route != "tensorrt":
         raise ValueError(f"the model was lowered for route {lowered.route!r}; lower it with route='tensorrt'")
-    _, device_model = lowered.parted()
+    _, device_model = lowered.parted
     axes = {name: {"min": held.least, "opt": held.usual, "max": held.most} for name, held in (limits or {}).items()}
     profile = facts.profile(facts.inputs(device_model), axes)
     with _told(), tempfile.TemporaryDirectory() as scratch:

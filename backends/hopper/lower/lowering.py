@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 import torch
@@ -34,7 +35,7 @@ class Placed:
     casts: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: what is computed once is kept
 class Lowered:
     """A model, and what it was made of."""
 
@@ -52,8 +53,9 @@ class Lowered:
         """Part, or state, by name -> what the model calls it, or its new value; in the model's order."""
         return output_names(self.graph)
 
+    @cached_property
     def parted(self) -> tuple[ModelProto | None, ModelProto]:
-        """What runs on the host, and what TensorRT builds; see `hosting.parted`."""
+        """What runs on the host, and what TensorRT builds, both to be left as they are; see `hosting.parted`."""
         return parted(self.model, self.graph.states)
 
 
