@@ -82,6 +82,12 @@ class Chosen:
         return {name: why for name, why in found.items() if why is not None}
 
     @property
+    def clip_told(self) -> str:
+        """How much of which clip, in words: what was asked for may be more than there is."""
+        whole = any(self.clip is held for held in (*self.setting.held_back_clips, *self.setting.search_clips))
+        return f"{'all ' * whole}{self.clip.seconds:.2f} s of {self.clip.name}"
+
+    @property
     def adapted(self) -> StoredAdaptations | None:
         """Trained weights of the study."""
         return None if self.folder is None else StoredAdaptations(self.folder)

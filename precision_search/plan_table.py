@@ -10,7 +10,7 @@ _HEAD = f"{'#':>5} {'op':16} {'in -> out':22} {'weight':7} {'fidelity':8} {'acc'
 
 def plan_table(data: Mapping[str, Any], *, sites_only: bool) -> str:
     """The text of a plan; `data` as `precision_search.planned.plan_data` gives it."""
-    how = f"{data['clip_seconds']:.2f} s of {data['clip']}"
+    how = data["clip_told"]
     if data["chunk_ms"] is not None:
         how = f"chunks of {data['chunk_ms']:g} ms"
     lines = [

@@ -81,6 +81,7 @@ def plan_data(made: Made, planned: Plan) -> dict[str, Any]:
         "policy_digest": chosen.policy.digest,
         "clip": chosen.clip.name,
         "clip_seconds": chosen.clip.seconds,
+        "clip_told": chosen.clip_told,
         "chunk_ms": None if made.stream is None else made.stream.facts["chunk_ms"],
         "sites": len(policy),
         "verdict": "broken" if refusals or apart else "kept",

@@ -21,7 +21,12 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--policy", type=Path, metavar="FILE", help="a policy file (default: the study's own)")
     sub.add_argument("--card", choices=tuple(CARDS), help="the card (default: the study's)")
     sub.add_argument("--clip", metavar="NAME", help="the clip that gives the shapes (default: the shortest held back)")
-    sub.add_argument("--seconds", type=_seconds, metavar="S", help="take no more of the clip, from its middle")
+    sub.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="take no more of the clip, from its middle; a shorter clip is taken whole",
+    )
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of a recipe, as model.checkpoint=PATH"
     )

@@ -76,6 +76,7 @@ def write(made: Made, folder: Path, progress: Progress) -> dict[str, Any]:
     return {
         "card": program.card,
         "policy_digest": chosen.policy.digest,
+        "clip_told": chosen.clip_told,
         "operations": len(program.steps),
         "weight_bytes": compared,
         "tolerances": {part: found.to_dict() for part, found in tolerances.items()},
@@ -142,6 +143,7 @@ def _write_precision_cfg(chosen: CardChoice, folder: Path) -> dict[str, Any] | N
 def _text(data: dict[str, Any]) -> str:
     lines = [
         f"{data['folder']}: {data['operations']} operations for {data['card']}, policy {data['policy_digest']}",
+        f"  the sample is {data['clip_told']}",
         f"  {data['weight_bytes']} bytes of weights packed by ttnn, each held against our own packer's: the same",
     ]
     for part, found in data["tolerances"].items():

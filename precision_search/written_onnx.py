@@ -95,6 +95,7 @@ def write(made: Model, folder: Path, progress: Progress) -> dict[str, Any]:
         "target": chosen.target,
         "route": chosen.route,
         "policy_digest": chosen.policy.digest,
+        "clip_told": chosen.clip_told,
         "sites": len(lowered.placed),
         "fp8_sites": sum(scheme.activation in FP8 for scheme in lowered.policy.values()),
         "quantize": sum(placed.quantize for placed in lowered.placed.values()),
@@ -169,6 +170,7 @@ def _text(data: dict[str, Any]) -> str:
         f" {data['policy_digest']}",
         f"  model.onnx: {data['model_bytes']} bytes, {data['quantize']} QuantizeLinear and {data['dequantize']}"
         " DequantizeLinear, each at a site of the policy",
+        f"  the sample is {data['clip_told']}",
     ]
     for name, (least, usual, most) in data["lengths"].items():
         lines.append(f"  {name}: {least} to {most}, {usual} in the sample")

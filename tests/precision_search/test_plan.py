@@ -59,6 +59,12 @@ def test_memory_is_that_of_a_core_and_of_the_card(data):
     json.dumps(data, allow_nan=False)
 
 
+def test_it_is_said_how_much_of_a_clip_was_taken(study, data):
+    assert data["clip_told"].startswith("0.10 s of ")
+    longer = choose(Asked(str(study), seconds=99))
+    assert longer.clip_told == f"all {longer.clip.seconds:.2f} s of {longer.clip.name}"
+
+
 def test_the_table_has_a_line_a_step_or_a_site(data):
     whole, short = (plan_table(data, sites_only=only).splitlines() for only in (False, True))
     assert len([line for line in short if line.rstrip().endswith(tuple(row["site"] or "-" for row in data["steps"]))])
