@@ -10,7 +10,11 @@ from types import SimpleNamespace
 
 import torch
 
+from backends.hopper.exported import builder, engine, gpu
+from backends.hopper.tensorrt import Settings
+
 VERSION = "11.4.0.106"
+H100 = gpu.Gpu("NVIDIA H100 80GB HBM3", (9, 0), (13, 0))
 
 
 class _Flag(enum.IntEnum):
@@ -294,3 +298,10 @@ class HostTorch:
 
     def _replay(self):
         self.replays += 1
+
+
+def built(library, model, **options):
+    """What the builder makes of a model's file."""
+    settings = options.pop("settings", Settings())
+    profile = options.pop("profile", {})
+    return builder.build(library.module(), engine.journal(), model, profile, settings, **options)

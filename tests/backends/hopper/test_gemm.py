@@ -2,9 +2,7 @@
 
 import copy
 import math
-from contextlib import nullcontext
 from dataclasses import replace
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -14,9 +12,8 @@ from backends.base import NOTHING_MEASURED, BuildError, Engine, Measured
 from backends.emulation.engine import EmulatedEngine, PolicyMismatchError
 from backends.hopper import gemm_operands, gemm_products
 from backends.hopper.gemm import GemmEngine
-from backends.hopper.gemm_graph import WARM_UP, CapturedStep, check_inputs, median_time
 from backends.hopper.gemm_operands import hold, multiply
-from backends.hopper.gemm_products import EXPLICIT, SCALED, fp32_sums, scaled_after, scaled_product, sums_in_fp32
+from backends.hopper.gemm_products import EXPLICIT, SCALED, scaled_after, scaled_product
 from backends.hopper.gemm_sites import site_of
 from backends.hopper.kv_cache import CachedStep
 from backends.hopper.kv_storage import CacheFormat
@@ -25,13 +22,12 @@ from calibrate.adapted import Operands
 from calibrate.calibration import Calibration
 from precision.policy import Policy, Scheme
 from tests.backends.hopper.by_hand import random
-from tests.backends.hopper.mixed_decoder import FP8, WIDE, imagined_card, snr_db, why_no_card
+from tests.backends.hopper.mixed_decoder import FP8, WIDE, imagined_card, snr_db
 from voice.intercept import intercept
 from voice.site_call import ConvOptions, SiteCall
 
 HOPPER = HopperArithmetic()
 PLAIN = Scheme("fp32", "fp32", "fp32")
-CARD = why_no_card()
 BF16_STEP = 2.0**-7
 """From a bf16 value to the next, relative to it, at most."""
 
@@ -280,37 +276,6 @@ def test_without_a_card_it_says_what_to_do(tiny):
         GemmEngine(tiny.voice, tiny.uniform(WIDE[0]), device="meta")
 
 
-def test_cuda_sums_in_fp32_within_and_as_before_behind():
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = (matmul.allow_bf16_reduced_precision_reduction, conv.fp32_precision, matmul.fp32_precision)
-    with fp32_sums():
-        assert all(sums_in_fp32(dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32))
-    assert before == (matmul.allow_bf16_reduced_precision_reduction, conv.fp32_precision, matmul.fp32_precision)
-    assert torch.backends.cudnn.allow_tf32 in (True, False)  # the older setting can be read again
-    assert sums_in_fp32(torch.bfloat16) is (not before[0])
-
-
-def test_on_cuda_every_product_fits_the_kernels_rules(tiny, monkeypatch):
-    voice = copy.deepcopy(tiny.voice)
-    with imagined_card(monkeypatch) as put:
-        engine = GemmEngine(put(voice), tiny.mixed, tiny.measured, sites=tiny.sites)
-        clip = replace(tiny.clip, inputs=tuple(torch.zeros(v.shape, dtype=v.dtype) for v in tiny.clip.inputs))
-        made = engine.render(clip)
-        assert made.sound.shape == tiny.voice.render(tiny.clip).sound.shape
-        assert engine.realized() == dict(tiny.mixed.schemes)
-        kernels = {ran.kernel for ran in engine.ran().values()}
-        assert kernels > {f"{SCALED}, rowwise scales", f"{SCALED}, tensorwise scales", "torch conv1d, bfloat16"}
-        assert not any(EXPLICIT in kernel for kernel in kernels)
-        step = CachedStep(engine.module, CacheFormat("fp8_e5m2"))
-        integers = {"dtype": torch.long, "device": "cuda"}
-        with engine.running():
-            parts = step(
-                text=torch.zeros(1, **integers), codes=torch.zeros(3, **integers), position=torch.zeros(1, **integers)
-            )
-        assert [part.shape for part in parts] == [(1280,), (1, 12), *[(1, 10)] * 3]
-        assert {part.device.type for part in parts} == {"cuda"}
-
-
 def test_cutlass_takes_no_e5m2_weight_and_its_channels_are_scaled_after(monkeypatch):
     scheme, call = FP8[4], call_of()
     for version, kernel in (("12.8", "scaled after it"), ("12.9", "rowwise"), ("13.0", "rowwise"), (None, "after it")):
@@ -331,88 +296,6 @@ def test_the_site_of_a_call(op):
     site = site_of(call_of(op))
     assert (site.k, site.n, site.groups) == sizes[op]
     assert math.prod(site.weight_shape) == (1 if op == "matmul" else call_of(op).weight.numel())
-
-
-def test_times_are_of_the_clock_that_is_there():
-    engine = GemmEngine(nn.Sequential(nn.Linear(32, 16)), Policy.of({"0": WIDE[0]}), device="cpu")
-    runs = []
-    timing = engine.time(lambda: runs.append(engine.module(random(4, 32))), runs=5, warm_up=2)
-    assert (len(runs), len(timing.seconds), timing.clock) == (7, 5, "wall clock")
-    assert min(timing.seconds) * 1e6 <= timing.median_us <= max(timing.seconds) * 1e6
-    with pytest.raises(ValueError, match="1 run or more"):
-        median_time(lambda: None, torch.device("cpu"), runs=0)
-
-
-class Memory:
-    """A step that adds up what it is given."""
-
-    def __init__(self):
-        self.total = torch.full((2,), 5.0)
-        self.calls = 0
-
-    def __call__(self, *, x):
-        self.calls += 1
-        self.total.add_(x)
-        return (self.total * 2,)
-
-    def states(self):
-        return [self.total]
-
-
-class Replayed:
-    """A graph as CUDA has it: what was captured is computed again from the same memory into the same memory."""
-
-    captured = None
-
-    def replay(self):
-        step, inputs, outputs = self.captured
-        for held, new in zip(outputs, step(**inputs), strict=True):
-            held.copy_(new)
-
-
-def test_a_capture_leaves_states_as_they_were_and_replays_from_its_own_inputs(monkeypatch):
-    stream = MagicMock()
-    graphs = []
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda of: nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(Replayed()) or graphs[-1])
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
-    step, example = Memory(), torch.ones(2)
-    captured = CapturedStep(step, {"x": example}, torch.device("cpu"))
-    assert step.calls == WARM_UP + 1
-    assert step.total.tolist() == [5.0, 5.0]
-    graphs[0].captured = (step, captured._inputs, captured._outputs)
-    given = torch.tensor([1.0, 2.0])
-    first = captured(x=given)
-    assert first[0].tolist() == [12.0, 14.0]
-    assert captured(x=given)[0] is first[0]
-    assert first[0].tolist() == [14.0, 18.0]
-    assert example.tolist() == [1.0, 1.0]
-    with pytest.raises(ValueError, match="x is missing"):
-        captured(y=given)
-
-
-def test_inputs_that_do_not_fit_a_capture_are_all_named():
-    held = {"text": torch.zeros(1, dtype=torch.long), "position": torch.zeros(1, dtype=torch.long)}
-    check_inputs(held, {name: values.clone() for name, values in held.items()})
-    with pytest.raises(ValueError, match=r"position is missing; row is not one of text, position; text is"):
-        check_inputs(held, {"text": torch.zeros(2), "row": torch.zeros(1)})
-
-
-@pytest.mark.hopper
-class TestOnTheCard:
-    pytestmark = pytest.mark.skipif(CARD is not None, reason=str(CARD))
-
-    def test_the_mixed_decoder_is_near_the_cpu(self, small):
-        engine = GemmEngine(small.voice, small.mixed, small.measured, sites=small.sites)
-        made = engine.render(small.clip)
-        assert engine.realized() == dict(small.mixed.schemes)
-        want = GemmEngine(small.voice, small.mixed, small.measured, device="cpu").render(small.clip)
-        assert snr_db(want.sound, made.sound) > 40
-        for head, logits in want.logits.items():
-            assert snr_db(logits, made.logits[head]) > 20
-        assert next(small.voice.module.parameters()).device.type == "cpu"
 
 
 class Tied(nn.Module):
