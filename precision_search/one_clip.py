@@ -126,12 +126,13 @@ class OneClip:
         found: dict[str, SiteCall] = {}
 
         def handle(call: SiteCall) -> torch.Tensor:
-            found.setdefault(call.site, replace(call, x=call.x.detach().clone(), weight=call.weight.detach().clone()))
+            found.setdefault(call.site, call)
             return call.compute()
 
         with torch.no_grad(), intercept(self.setting.voice.module, handle):
             self.setting.voice.render(self.clip)
-        return found
+        # Copied out here: what a voice made in inference mode can be computed with only there.
+        return {site: _apart(call) for site, call in found.items()}
 
     def _refuse(self, policy: Policy) -> None:
         names = {site.name for site in self.setting.sites}
@@ -151,3 +152,9 @@ class OneClip:
         ]
         if mistakes:
             raise ValueError(f"the policy does not fit, {len(mistakes)} mistakes\n  " + "\n  ".join(mistakes))
+
+
+def _apart(call: SiteCall) -> SiteCall:
+    """The call with operands of its own, which remember no gradient."""
+    bias = None if call.bias is None else call.bias.detach().clone()
+    return replace(call, x=call.x.detach().clone(), weight=call.weight.detach().clone(), bias=bias)

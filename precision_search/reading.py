@@ -13,15 +13,18 @@ import yaml
 from numpy.typing import NDArray
 
 from audio_eval.audio import read_folder
-from backends.devices import Device
 from backends.emulation.adaptation import adapted_policy
+from backends.money import Accounting
+from backends.workload import ClipWorkload, Side, Terms
 from precision.candidate import Candidate
 from precision.policy import Policy
 from precision.recipe import Recipe
 from precision.site import Site
+from precision_search.cards import cards_of
+from precision_search.costing import accounting_of, terms_of
 from precision_search.report.gates import GateRow, gate_rows
 from precision_search.report.results import Results, read_results
-from precision_search.wire import devices, read_recipe
+from precision_search.wire import read_recipe
 
 Samples = NDArray[np.float32]
 
@@ -138,19 +141,30 @@ class OpenStudy:
         return tuple(_site(entry) for entry in entries)
 
     @property
-    def device(self) -> Device:
-        """The card that was searched for, with what the package's table says of it today."""
-        return devices()[str(self.summary["device"])]
+    def workload(self) -> ClipWorkload:
+        """The model's streams, to be put on any card under any policy."""
+        return ClipWorkload(self.sites)
+
+    @cached_property
+    def sides(self) -> tuple[Side, Side]:
+        """The policy on its card, and what it is set against, both cards as the package's table has them today.
+
+        Prices that the recipe gives go before the table's.
+        """
+        recipe, cards = self.recipe, cards_of(self.recipe)
+        uniform = Policy.uniform(list(self.policy), recipe.cost_scheme)
+        ours = Side(cards[str(self.summary["device"])], self.policy, recipe.name)
+        return ours, Side(cards[recipe.cost.against.device], uniform, recipe.cost_scheme.name)
 
     @property
-    def baseline_device(self) -> Device:
-        """The card that it is set against, likewise."""
-        return devices()[self.recipe.cost.against.device]
+    def terms(self) -> Terms:
+        """How the recipe has both cards serve: how busy they may be, and the audio of a launch."""
+        return terms_of(self.recipe)
 
     @property
-    def baseline_policy(self) -> Policy:
-        """What that card runs: one scheme everywhere."""
-        return Policy.uniform([site.name for site in self.sites], self.recipe.cost_scheme)
+    def accounting(self) -> Accounting:
+        """How the recipe pays for cards: years, PUE and price of electricity, or rent."""
+        return accounting_of(self.recipe)
 
     @cached_property
     def samples(self) -> tuple[SamplePair, ...]:
