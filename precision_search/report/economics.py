@@ -108,12 +108,12 @@ def break_even(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         row(
             row_head(str(entry.get("what", "?"))),
             number_cell(_turns(entry)),
-            cell(str(entry.get("told", "")), {"class": "prose"}),
+            cell(str(entry.get("told", "")).removeprefix(f"{entry.get('what')}: "), {"class": "prose"}),
         )
         for entry in entries
     )
     caption = "Where both sides would cost the same, one number changed at a time"
-    return (element("h3", {}, "Break-even"), table(caption, ("Number", "Equal at", "In words"), rows))
+    return (element("h3", {}, "Break-even"), table(caption, ("Number", "Equal at", "In words"), rows, "cost"))
 
 
 def _turns(entry: Mapping[str, Any]) -> str:
@@ -133,11 +133,14 @@ def deadlines(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         sides = [entry[side] if isinstance(entry.get(side), dict) else {} for side in SIDES]
         cells = [number_cell(told) for side in sides for told in (_carried(side), _sound(side))]
         name = f"{significant(number(entry.get('chunk_ms')))} ms"
-        rows.append(row(row_head(name), *cells, number_cell(ranged(entry.get("ratio")))))
-    each = ("streams (batch)", "first sound, ms")
-    heads = ("Chunk", *(f"{side}: {what}" for side in ("Candidate", "Baseline") for what in each), "Ratio of costs")
-    caption = "Streams of a card where the audio of a launch may be no longer than the chunk"
+        rows.append(row(row_head(name), *cells, number_cell(ranged(entry.get("ratio"), _two))))
+    heads = ("Chunk", "Candidate", "its first sound, ms", "Baseline", "its first sound, ms", "Ratio of costs")
+    caption = "Streams of a card, and its batch, where the audio of a launch may be no longer than the chunk"
     return (element("h3", {}, "Deadlines"), table(caption, heads, rows))
+
+
+def _two(value: float | None) -> str:
+    return significant(value, 2)
 
 
 def _carried(side: Mapping[str, Any]) -> str:

@@ -64,11 +64,17 @@ def percent(share: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    """US dollars: whole from 100 up, cents below, three significant digits under a dollar."""
+    """US dollars: whole from 100 up, cents below, three significant digits under a dollar.
+
+    >>> usd(8300.0), usd(27.5), usd(0.4), usd(0.9999), usd(0.0000141)
+    ('$8,300', '$27.50', '$0.40', '$1.00', '$0.0000141')
+    """
     if value is None or not math.isfinite(value):
         return significant(value)
-    if abs(value) < 1:
-        return f"${significant(value)}"
+    if 0 < abs(value) < 1:
+        places = 2 - math.floor(math.log10(abs(value)))
+        whole, _, cents = f"{value:.{places}f}".partition(".")
+        return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
     return f"${value:,.2f}" if abs(value) < 100 else f"${value:,.0f}"
 
 

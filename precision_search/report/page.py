@@ -104,16 +104,11 @@ def scripts() -> Html:
 
 
 def _heard(results: Results) -> tuple[Section, ...]:
-    return (listening, abx) if makes_sound(results) else ()
-
-
-def makes_sound(results: Results) -> bool:
-    """Whether the model makes something to hear; older studies are of models that do."""
-    return results.summary.get("sound") is not False
+    return (listening, abx) if results.makes_sound else ()
 
 
 def _contents(results: Results) -> Html:
-    shown = {anchor: name for anchor, name in CONTENTS.items() if anchor not in OF_SOUND or makes_sound(results)}
+    shown = {anchor: name for anchor, name in CONTENTS.items() if anchor not in OF_SOUND or results.makes_sound}
     links = (element("a", {"href": f"#{anchor}"}, name) for anchor, name in shown.items())
     return element("nav", {"aria-label": "Sections"}, *links)
 

@@ -28,7 +28,6 @@ SOURCES = {
     "Predicted against measured, and the front": "every evaluation, in the order tried; study.jsonl",
     "Cost": "the cost model of this code on the cards' figures, each with its source under Cost; summary.json",
     "What breaks next": "single lowerings that the search tried; summary.json and study.jsonl",
-    "Listening and the blind test": "the renders themselves; samples/",
 }
 """Section -> where its numbers come from."""
 
@@ -43,7 +42,7 @@ def provenance(results: Results) -> Html:
         parts.append(table("Header of the log", ("What", "Value"), (_row(key, _told(header[key])) for key in header)))
     parts.append(element("h3", {}, "Where the numbers come from"))
     parts.append(paragraph(judged_in(summary)))
-    parts.append(table("Sections and their sources", ("Section", "From"), (_row(*found) for found in SOURCES.items())))
+    parts.append(table("Sections and their sources", ("Section", "From"), _sources(results)))
     recipe = results.study.recipe
     if recipe is None:
         parts.append(note("Neither the log nor the folder holds the recipe."))
@@ -71,6 +70,11 @@ def _study(summary: Mapping[str, Any]) -> Iterator[Html]:
     yield _row("share of all MACs that the sites cover", percent(number(summary.get("covered_mac_share"))))
     for part in objects(summary.get("outside")):  # studies of older code do not say
         yield _row(f"outside of all sites: {part.get('module', '?')}", percent(number(part.get("mac_share"))))
+
+
+def _sources(results: Results) -> list[Html]:
+    heard = {"Listening and the blind test": "the renders themselves; samples/"} if results.makes_sound else {}
+    return [_row(*found) for found in (SOURCES | heard).items()]
 
 
 def _versions(summary: Mapping[str, Any]) -> list[Html]:

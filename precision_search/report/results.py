@@ -59,6 +59,11 @@ class Results:
     study: Study
     policy_text: str
 
+    @property
+    def makes_sound(self) -> bool:
+        """Whether the model makes something to hear; older studies are of models that do."""
+        return self.summary.get("sound") is not False
+
     @cached_property
     def front(self) -> Mapping[str, Any]:
         """The foretold front as front.json has it; empty where there is none, as in older studies."""

@@ -19,7 +19,7 @@ from precision_search.report.markup import (
 )
 from precision_search.report.results import objects
 
-SHOWN = 12
+SHOWN = 10
 """Bars at most; the table has every assumption."""
 ROW, BELOW, ABOVE = 34, 34, 16
 WHOLE = 0.74
@@ -69,12 +69,14 @@ def tornado(cost: Mapping[str, Any]) -> tuple[Html, ...]:
     if not entries:
         return ()
     parts: list[Html] = [element("h3", {}, "What the verdict rests on")]
-    middle = _middle(cost, entries)
+    hourly = positive(entries[0].get("ratio_middle"))
+    middle = positive(cost.get("ratio")) if hourly is None else hourly
     if swings and middle is not None:
         turns = [swing.name for swing in swings if min(swing.low, swing.high) < 1.0 < max(swing.low, swing.high)]
         verdict = f"Only {', '.join(turns)} can turn the verdict alone." if turns else "None alone turns the verdict."
+        what = "the ratio of an hour of a stream, with electricity or rent," if hourly else "the ratio"
         explained = paragraph(
-            f"Each assumption over its own range, all others in the middle, where the ratio is {significant(middle)}: "
+            f"Each assumption over its own range, all others in the middle, where {what} is {significant(middle)}: "
             "solid towards its high number, hatched towards its low one. Left of 1 the candidate costs less. ",
             verdict,
         )
@@ -85,12 +87,6 @@ def tornado(cost: Mapping[str, Any]) -> tuple[Html, ...]:
             )
     parts.append(_table(entries))
     return tuple(parts)
-
-
-def _middle(cost: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> float | None:
-    """The ratio in the middle of every range: of an hour of a stream, where the summary tells it."""
-    told = positive(entries[0].get("ratio_middle"))
-    return told if told is not None else positive(cost.get("ratio"))
 
 
 def _draw(swings: Sequence[Swing], middle: float) -> Html:

@@ -77,19 +77,26 @@ def waterfall(cost: Mapping[str, Any]) -> tuple[Html, ...]:
     if len(steps) < 2:
         return ()
     first, last = steps[0], steps[-1]
+    scale = "The scale is logarithmic: equal lengths are equal factors. " if _is_log(steps) else ""
     explained = paragraph(
         f"What each change does to the price of a stream: {usd(first.middle)} at the start, {usd(last.middle)} at the "
         f"end, {significant(last.middle / first.middle)} times as much. The order of the changes decides how much "
-        "falls to each. A bar that makes a stream dearer is hatched; thin lines are the ranges of both ends."
+        f"falls to each. {scale}A bar that makes a stream dearer is hatched; thin lines are the ranges of both ends."
     )
     picture = element("figure", {"class": "wide"}, _draw(steps))
     return (element("h3", {}, "From the baseline to the policy"), explained, picture, _table(cost, steps))
 
 
+def _is_log(steps: Sequence[Step]) -> bool:
+    """Whether the prices lie so far apart that on a linear scale the later steps could not be seen."""
+    middles = [step.middle for step in steps]
+    return max(middles) > 12 * min(middles)
+
+
 def _draw(steps: Sequence[Step]) -> Html:
     middles = [step.middle for step in steps]
     ends = [steps[0].low, steps[0].high, steps[-1].low, steps[-1].high]
-    log = max(middles) > 12 * min(middles)
+    log = _is_log(steps)
     left = min(*middles, *ends) / 1.5 if log else 0.0
     shown = [*steps, steps[-1]]
     with drawing():
@@ -108,7 +115,7 @@ def _draw(steps: Sequence[Step]) -> Html:
             axes.text(0.0, number_ - 0.22, label, bbox=ground, **place)
             said = usd(step.middle)
             if 0 < number_ < len(steps):
-                said += f"  \u00d7 {significant(step.middle / before, 2)}"
+                said += f"  \u00d7 {significant(step.middle / before)}"
             axes.text(
                 1.02, number_ + 0.02, said, **(place | {"va": "center", "fontweight": "bold" if whole else "normal"})
             )
@@ -126,8 +133,7 @@ def _bar(axes: "Axes", number_: int, step: Step, before: float, whole: bool) -> 
     kind: dict[str, Any] = {"facecolor": PAPER, "edgecolor": BAD, "hatch": "////"} if dearer else {"color": GOOD}
     if whole:
         kind = {"color": INK, "alpha": 0.75}
-    width = max(high - low, 0.004 * right)
-    axes.barh([number_], [width], left=low, height=0.3, **kind)
+    axes.barh([number_], [high - low], left=low, height=0.3, linewidth=1.2, **kind)  # its edge shows where it is thin
     if whole and step.low < step.high:
         axes.plot([step.low, step.high], [number_ + 0.24] * 2, color=INK, linewidth=1.2, marker="|", markersize=5)
     over = axes.barh([number_], [right - left], left=left, height=0.8, color=PAPER, alpha=0.0, zorder=4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from precision_search.report import write_report
-from tests.precision_search.report_study import METRICS, SITES, Reader, changed, page_of, write_study
+from tests.precision_search.report_study import METRICS, SITES, Reader, changed, money, page_of, text_of, write_study
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +150,66 @@ class TestContents:
         ]
         assert all(player["src"].startswith("data:audio/wav;base64,") for player in players)
         assert len(Reader.of(page).all("img")) == 4 * 2
+
+
+class TestCost:
+    def test_the_first_screen_has_the_ratio_with_its_range_and_what_it_rests_on(self, page, folder):
+        cost = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["cost"]
+        text = Reader.of(page).text
+        first = text[text.index("Verdict") : text.index("Gates")]
+        assert f"{cost['ratio']:.3g} \u00d7 l40s's , {cost['low']:.3g} to {cost['high']:.3g}" in first
+        assert "0 % measured, 25.0 % calibrated, 75.0 % roofline" in first
+
+    def test_fleets_deadlines_break_even_and_prices_of_the_recipe(self, page):
+        text = Reader.of(page).text
+        for said in (
+            "Cards for 550 streams at once",
+            "27 (20 to 40)",
+            "$91,300 ($82,000 to $100,000)",
+            "80 ms 240 (80) 82.5 160 (80) 83.5 0.4 (0.2 to 0.9)",
+            "p150a: overhead of a launch nowhere it costs less throughout",
+            "Dollars per million characters $0.02 ($0.01 to $0.03)",
+            "p150a: price usd $1,234 2026-11 a quote",
+            "of the baseline's 60.0 % measured, 40.0 % calibrated, 0 % roofline",
+        ):
+            assert said in text
+        assert "is older than" not in text
+
+    def test_a_study_of_older_code_says_what_it_lacks(self, folder, tmp_path):
+        def old(summary):
+            for key in money():
+                del summary["cost"][key]
+
+        text = text_of(changed(folder, tmp_path / "s", "summary.json", old))
+        assert (
+            "The study is older than what its seconds rest on, the steps from the baseline, fleets, break-even" in text
+        )
+        assert "Evidence of its seconds" not in text
+        assert "From the baseline to the policy" not in text
+
+    @pytest.mark.parametrize("odd", [None, 3, "text", [], {}, [None, {}], {"candidate": 3, "baseline": [1]}])
+    def test_blocks_that_are_something_else_do_not_break_the_page(self, folder, tmp_path, odd):
+        study = changed(folder, tmp_path / "s", "summary.json", lambda s: s["cost"].update(dict.fromkeys(money(), odd)))
+        assert "Cost against l40s" in text_of(study)
+
+
+class TestProvenance:
+    def test_versions_digests_seed_and_sources_are_told(self, page):
+        text = Reader.of(page).text
+        provenance = text[text.rindex("Provenance") :]
+        for said in (
+            "seed 0",
+            "recipe digest 0123456789abcdef",
+            "torch 2.13",
+            "time of the search 7 min",
+            "damage.json",
+        ):
+            assert said in provenance
+        assert "Neither the log nor the folder holds the recipe" in provenance
+
+    def test_the_recipe_is_given_as_it_was_run(self, folder, tmp_path):
+        study = changed(folder, tmp_path / "s", "summary.json", lambda summary: None)
+        (study / "recipe.yaml").write_text("version: 1\nname: <tts>\n", encoding="utf-8")
+        text = text_of(study)
+        assert "version: 1 name: <tts>" in text
+        assert "precision-search run FILE" in text
