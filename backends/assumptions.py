@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from backends.devices import Device, Figure
+from backends.devices import Case, Device, Figure
 from backends.money import POWER_SOURCE, Accounting
 from backends.serving import MAX_BATCH
 from backends.workload import Terms
@@ -69,6 +69,9 @@ class Situation:
     baseline: Device
     accounting: Accounting
     terms: Terms
+    cases: tuple[Case, Case] = ("middle", "middle")
+    """Whether launches take what is foretold, or as much less or more as measurements and assumed launches leave open;
+    of either side. The figures of both cards are their values in every case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,7 @@ def assumptions(situation: Situation, *, chunk_is_free: bool = True) -> Iterator
             unpaid = key in (("price_usd", "power_w") if rent else ("cloud_usd_per_hour",))
             if figure is None or unpaid or figure.low == figure.high:
                 continue
-            told = f"{card.name}: {name}" if cards[0].name != cards[1].name else f"{('ours', 'theirs')[index]}: {name}"
-            yield Assumption(told, unit, figure, _card_setter(index, key))
+            yield Assumption(f"{_called(situation, index)}: {name}", unit, figure, _card_setter(index, key))
     if not rent:
         for field, figure, name, unit in (
             ("years", YEARS, "years that a card is paid for", "years"),
@@ -114,6 +116,42 @@ def assumptions(situation: Situation, *, chunk_is_free: bool = True) -> Iterator
     if chunk_is_free:
         yield Assumption("chunk of audio", "ms", _around(CHUNK_MS, 1e3 * terms.chunk_seconds), _set_chunk)
     yield Assumption("most streams of a launch", "", _around(BATCH, float(terms.max_batch)), _set_batch)
+
+
+def launch_times(situation: Situation, index: int, low: float, high: float) -> Assumption:
+    """How long the launches of one side take, as a share of what is foretold.
+
+    Args:
+        situation: as it is priced.
+        index: 0 for the candidate, 1 for the baseline.
+        low: share at the end that measurements leave open, at most 1.
+        high: at the other end, at least 1.
+    """
+
+    def setter(changed: Situation, value: float) -> Situation:
+        case: Case = "low" if value < 1 else "high" if value > 1 else "middle"
+        ours, theirs = changed.cases
+        return replace(changed, cases=(case, theirs) if index == 0 else (ours, case))
+
+    source = "the cost model's error on products that it was not fitted to, and launches that are assumed"
+    figure = Figure(1.0, source, "2026", low=low, high=high)
+    return Assumption(f"{_called(situation, index)}: time of launches, of what is foretold", "", figure, setter)
+
+
+def settled(device: Device) -> Device:
+    """The card without ranges: every figure its value, but for the size of SRAM, which decides what lies in it."""
+    figures = {
+        name: replace(figure, low=figure.value, high=figure.value)
+        for name, figure in device.figures().items()
+        if not name.startswith("rates_tflops.") and name != "sram_mb"
+    }
+    rates = {name: replace(rate, low=rate.value, high=rate.value) for name, rate in device.rates_tflops.items()}
+    return replace(device, rates_tflops=MappingProxyType(rates), **figures)  # type: ignore[arg-type] - names of figures
+
+
+def _called(situation: Situation, index: int) -> str:
+    cards = (situation.candidate, situation.baseline)
+    return cards[index].name if cards[0].name != cards[1].name else ("ours", "theirs")[index]
 
 
 def with_figure(device: Device, key: str, value: float) -> Device:

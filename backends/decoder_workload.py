@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from backends.decoder_pass import DecoderCost
-from backends.decoding import Load, served, streams_of
+from backends.decoder_pass import FRAME_SECONDS, DecoderCost
+from backends.decoding import Load, as_policy_cost, streams_of
 from backends.devices import Case, Device
 from backends.money import CASES
 from backends.serving import MAX_BATCH, PolicyCost, Serving
@@ -30,23 +30,16 @@ class DecoderWorkload:
         return False
 
     def serve(self, device: Device, policy: Policy, terms: Terms, label: str = "") -> Serving:
-        """As `backends.decoding.served` has it, in passes of `terms.max_batch` streams where more would fit."""
-        costs = {case: self._cost(device, policy, case) for case in CASES}
-        load = replace(self.load, utilization=terms.utilization)
-        if (
-            terms.max_batch < MAX_BATCH
-            and max(streams_of(cost, load).batch for cost in costs.values()) > terms.max_batch
-        ):
-            load = replace(load, batch=terms.max_batch)
-        return served(costs, label, load)
+        """As `at` has them."""
+        found = {case: self.at(device, policy, terms, case) for case in CASES}
+        low, middle, high = (found[case] for case in CASES)
+        return Serving(device, label, low, middle, high, FRAME_SECONDS, terms.utilization, weights_on_chip=False)
 
-    def middle(self, device: Device, policy: Policy, terms: Terms) -> PolicyCost:
-        """The same, in the middle of the ranges."""
-        cost = self._cost(device, policy, "middle")
+    def at(self, device: Device, policy: Policy, terms: Terms, case: Case = "middle") -> PolicyCost:
+        """As `backends.decoding.streams_of` has it, in passes of `terms.max_batch` streams where more would fit."""
+        cost = DecoderCost(device, self.config, self.sites, dict(policy.schemes), self.parameters, case)
         load = replace(self.load, utilization=terms.utilization)
-        if terms.max_batch < MAX_BATCH and streams_of(cost, load).batch > terms.max_batch:
-            load = replace(load, batch=terms.max_batch)
-        return served(dict.fromkeys(CASES, cost), "", load).middle
-
-    def _cost(self, device: Device, policy: Policy, case: Case) -> DecoderCost:
-        return DecoderCost(device, self.config, self.sites, dict(policy.schemes), self.parameters, case)
+        found = streams_of(cost, load)
+        if terms.max_batch < MAX_BATCH and found.batch > terms.max_batch:
+            found = streams_of(cost, replace(load, batch=terms.max_batch))
+        return as_policy_cost(cost, found)

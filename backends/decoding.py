@@ -7,6 +7,7 @@ sound comes with the pass after `delay` more.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -120,6 +121,7 @@ def _largest(fits: Callable[[int], bool]) -> int:
     return low
 
 
+@cache
 def state_bytes(config: DecoderConfig) -> int:
     """Bytes that the codec keeps of a stream between frames."""
     with torch.device("meta"):
@@ -170,12 +172,13 @@ def served(costs: Mapping[Case, DecoderCost], label: str, load: Load | None = No
         load: what is asked of the card.
     """
     load = load or Load()
-    found = {case: _as_policy_cost(cost, streams_of(cost, load)) for case, cost in costs.items()}
+    found = {case: as_policy_cost(cost, streams_of(cost, load)) for case, cost in costs.items()}
     device = costs["middle"].device
     return Serving(device, label, found["low"], found["middle"], found["high"], FRAME_SECONDS, load.utilization, False)
 
 
-def _as_policy_cost(cost: DecoderCost, found: Streams) -> PolicyCost:
+def as_policy_cost(cost: DecoderCost, found: Streams) -> PolicyCost:
+    """Streams of a decoder as those of a model that renders clips are told."""
     batch = max(1, found.batch)
     return PolicyCost(
         seconds_per_audio_second=found.pass_cost.seconds / (batch * FRAME_SECONDS),

@@ -1,7 +1,7 @@
 """Comparison: dollars per concurrent stream and per 1000 hours of speech, candidate against baseline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -144,7 +144,7 @@ class Comparison:
         """What was assumed, a sentence each."""
         account, served = self.accounting, self.candidate.serving
         return [
-            "a roofline is a guess: within a factor of about two of measured matrix products, worse for small ones",
+            *self._evidence(),
             f"a card is busy {served.max_utilization:.0%} of its time at most, in chunks of {served.chunk_seconds} s",
             f"a card is paid for over {account.years:g} years, draws its full power all the time, PUE {account.pue:g}, "
             f"${account.usd_per_kwh:g} per kWh ({POWER_SOURCE})",
@@ -152,6 +152,17 @@ class Comparison:
             *serving.ASSUMPTIONS,
             *cost.ASSUMPTIONS,
         ]
+
+    def _evidence(self) -> Iterator[str]:
+        """What the seconds of each side rest on, a sentence each."""
+        told = {
+            "measured": "measured",
+            "calibrated": "by a formula that was fitted to measurements",
+            "roofline": "a roofline of data sheets: a guess, within a factor of about two of measured products",
+        }
+        for served in (self.candidate.serving, self.baseline.serving):
+            shares = [f"{share:.0%} {told[name]}" for name, share in served.middle.evidence.items()]
+            yield f"of the seconds of {served.device.name} under {served.label or 'its policy'} are {', '.join(shares)}"
 
     def sources(self) -> list[dict[str, Any]]:
         """Every figure of both cards, with its range, source, date and doubt."""

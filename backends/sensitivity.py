@@ -5,19 +5,20 @@ the middle of the ranges. Below 1 the candidate costs less.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from backends.assumptions import Assumption, Situation, assumptions, with_figure
-from backends.devices import Device
-from backends.money import HOURS_PER_YEAR, hourly_usd, rounded
+from backends.assumptions import Assumption, Situation, assumptions, launch_times, settled, with_figure
+from backends.devices import Case, Device
+from backends.money import CASES, HOURS_PER_YEAR, hourly_usd, rounded
+from backends.serving import PolicyCost
 from backends.workload import Terms, Workload
 from precision.policy import Policy
 
 _STEPS = 60  # of a bisection, at most
-_CLOSE = 1e-5
+_CLOSE = 1e-4
 """Share of itself to which a turning point is known, and more."""
 _JUMP = 1.05
 """Times that a ratio is what it was, from which a turning point is told as a jump."""
@@ -54,17 +55,32 @@ class Verdict:
 
     def streams(self, situation: Situation) -> tuple[int, int]:
         """Streams of a card of each side."""
-        ours = self._carried(_unpriced(situation.candidate), True, situation.terms)
-        return ours, self._carried(_unpriced(situation.baseline), False, situation.terms)
+        ours, theirs = (self._served(situation, index).streams_per_card for index in (0, 1))
+        return ours, theirs
+
+    def launch_times(self) -> Iterator[Assumption]:
+        """How far off the seconds of each side may be where they do not follow from figures of its card alone."""
+        for index in (0, 1):
+            low, middle, high = (
+                self._served(replace(self.situation, cases=(case, case)), index).seconds_per_audio_second
+                for case in CASES
+            )
+            if low < middle < high:
+                yield launch_times(self.situation, index, low / middle, high / middle)
+
+    def _served(self, situation: Situation, index: int) -> PolicyCost:
+        device = (situation.candidate, situation.baseline)[index]
+        return self._at(_unpriced(device), index, situation.terms, situation.cases[index])
 
     @cached_property
-    def _carried(self) -> Callable[[Device, bool, Terms], int]:
+    def _at(self) -> Callable[[Device, int, Terms, Case], PolicyCost]:
         # Prices, years and power change no stream: what a card carries is asked for once.
         @lru_cache(maxsize=256)
-        def carried(device: Device, ours: bool, terms: Terms) -> int:
-            return self.workload.middle(device, self.candidate if ours else self.baseline, terms).streams_per_card
+        def at(device: Device, index: int, terms: Terms, case: Case) -> PolicyCost:
+            policy = (self.candidate, self.baseline)[index]
+            return self.workload.at(device if case == "middle" else settled(device), policy, terms, case)
 
-        return carried
+        return at
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +121,8 @@ def tornado(verdict: Verdict) -> tuple[Swing, ...]:
     """Every assumption over its own range, alone; the widest first."""
     situation, middle = verdict.situation, verdict.ratio()
     found = []
-    for one in assumptions(situation, chunk_is_free=verdict.workload.chunk_is_free):
+    varied = assumptions(situation, chunk_is_free=verdict.workload.chunk_is_free)
+    for one in (*varied, *verdict.launch_times()):
         low, high = (verdict.ratio(one.at(situation, end)) for end in (one.figure.low, one.figure.high))
         found.append(Swing(one, low, middle, high))
     return tuple(sorted(found, key=lambda swing: (-swing.width, swing.assumption.name)))
@@ -147,7 +164,9 @@ def break_even(verdict: Verdict) -> tuple[BreakEven, ...]:
 
         value = _turning(at, low, high)
         figure = situation.candidate.figures()[key].value
-        if value is None:
+        if at(low) == at(high):
+            told = f"{what}: moves nothing here"
+        elif value is None:
             side = "less" if ratio < 1 else "more"
             told = f"{what}: from {low:g} to {high:g} {situation.candidate.name} costs {side} throughout"
         else:
@@ -206,7 +225,7 @@ def _turning(at: Callable[[float], float], low: float, high: float) -> float | N
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if dear(middle) else (low, middle)
-        if high / low < 1 + _CLOSE / 10:
+        if high / low < 1 + _CLOSE:
             break
     return math.sqrt(low * high)
 

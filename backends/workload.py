@@ -1,13 +1,12 @@
 """Workload: the streams of one voice model on any card, under any policy and on any terms."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from backends.cost import CostModel
-from backends.devices import Device
+from backends.devices import Case, Device
 from backends.serving import MAX_BATCH, PolicyCost, Serving, policy_cost, serve
-from precision.policy import Policy, Scheme
+from precision.policy import Policy
 from precision.site import Site
 
 
@@ -35,8 +34,8 @@ class Workload(Protocol):
         """Streams at both ends of the ranges and in the middle; ValueError for a format that the card lacks."""
         ...
 
-    def middle(self, device: Device, policy: Policy, terms: Terms) -> PolicyCost:
-        """Those in the middle alone."""
+    def at(self, device: Device, policy: Policy, terms: Terms, case: Case = "middle") -> PolicyCost:
+        """Those of one case alone."""
         ...
 
 
@@ -63,11 +62,10 @@ class ClipWorkload:
             max_batch=terms.max_batch,
         )
 
-    def middle(self, device: Device, policy: Policy, terms: Terms) -> PolicyCost:
-        """As `backends.serving.policy_cost` has it, in the middle of the ranges."""
-        model = CostModel.of(device, self.sites, chunk_seconds=terms.chunk_seconds)
-        schemes: Mapping[str, Scheme] = dict(policy.schemes)
-        return policy_cost(model, self.sites, schemes, utilization=terms.utilization, max_batch=terms.max_batch)
+    def at(self, device: Device, policy: Policy, terms: Terms, case: Case = "middle") -> PolicyCost:
+        """As `backends.serving.policy_cost` has it."""
+        model = CostModel.of(device, self.sites, chunk_seconds=terms.chunk_seconds, case=case)
+        return policy_cost(model, self.sites, policy, utilization=terms.utilization, max_batch=terms.max_batch)
 
 
 @dataclass(frozen=True, slots=True)

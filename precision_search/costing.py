@@ -76,7 +76,7 @@ def money_blocks(setting: Setting, policy: Policy, comparison: Comparison, workl
     characters = CHARACTERS_PER_SECOND if spoken is None else figure_of(spoken)
     rows = deadlines(workload, candidate, baseline, terms, accounting, chunks)
     return {
-        "evidence": {side: dict(getattr(dollars.serving.middle, "evidence", {})) for side, dollars in sides.items()},
+        "evidence": {side: dict(dollars.serving.middle.evidence) for side, dollars in sides.items()},
         "waterfall": [step.to_dict(steps[0]) for step in steps],
         "fleet": equal_fleets(ours, theirs, recipe.cost.fleet_streams, accounting).to_dict(),
         "break_even": [found.to_dict() for found in break_even(verdict)],

@@ -42,6 +42,10 @@ def verdict(**changes) -> Verdict:
     return Verdict(WORKLOAD, OURS.policy, THEIRS.policy, situation(**changes))
 
 
+def swapped() -> Situation:
+    return situation(candidate=THEIRS.device, baseline=OURS.device)
+
+
 @pytest.fixture(scope="module")
 def comparison():
     return compare(*(WORKLOAD.serve(side.device, side.policy, TERMS, side.label) for side in (OURS, THEIRS)))
@@ -127,7 +131,7 @@ class TestDeadlines:
         assert [row.chunk_ms for row in rows] == list(CHUNKS_MS)
         for row in rows:
             for side, card in ((row.candidate, OURS), (row.baseline, THEIRS)):
-                by_hand = WORKLOAD.middle(card.device, card.policy, replace(TERMS, chunk_seconds=row.chunk_ms / 1e3))
+                by_hand = WORKLOAD.at(card.device, card.policy, replace(TERMS, chunk_seconds=row.chunk_ms / 1e3))
                 assert side.cost == by_hand
                 took = by_hand.batch * by_hand.seconds_per_audio_second * row.chunk_ms
                 assert 1e3 * side.first_sound_seconds == pytest.approx(row.chunk_ms + took)
@@ -204,6 +208,19 @@ class TestSensitivity:
             assert row["date"]
             assert row["low"] <= row["middle"] <= row["high"]
 
+    def test_what_was_measured_has_its_own_error_and_a_roofline_none(self):
+        found = {swing.assumption.name: swing for swing in tornado(verdict())}
+        times = found["l40s: time of launches, of what is foretold"]
+        low, high = times.assumption.figure.low, times.assumption.figure.high
+        assert 0.5 < low < 1 < high < 2
+        # Streams go as one over the time, but for whole ones.
+        assert times.low / times.middle == pytest.approx(1 / low, rel=0.02)
+        assert times.high / times.middle == pytest.approx(1 / high, rel=0.02)
+        assert "p150a: time of launches, of what is foretold" not in found, "its figures say it all"
+        assert found["l40s: overhead of a launch"].width == 1, "no figure of a card that was measured"
+        told = {one.what: one.told for one in break_even(Verdict(WORKLOAD, THEIRS.policy, OURS.policy, swapped()))}
+        assert told["l40s: overhead of a launch"].endswith("moves nothing here")
+
     def test_ranges_hold_what_a_recipe_says(self):
         odd = situation(accounting=Accounting(years=10, pue=3.0), terms=Terms(chunk_seconds=0.01))
         figures = {one.name: one.figure for one in assumptions(odd)}
@@ -235,7 +252,7 @@ class TestBreakEven:
         ):
             one = found[name]
             sides = [
-                verdict(candidate=with_figure(OURS.device, key, one.value * near)).ratio() for near in (0.9999, 1.0001)
+                verdict(candidate=with_figure(OURS.device, key, one.value * near)).ratio() for near in (0.999, 1.001)
             ]
             assert min(sides) < 1 < max(sides)
             jumps = max(sides) > 1.05 * min(sides)  # streams are whole, and batches powers of two
