@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from backends import gemm_timing
 from backends.devices import Case, Device
 from backends.evidence import Evidence as Evidence
 from backends.gemm import OUTPUT_BITS, SCALED, rate_key
@@ -33,12 +34,16 @@ ASSUMPTIONS: tuple[str, ...] = (
     "a product runs at the rate of its wider operand: a format of the weights alone saves bytes, not time to compute",
     "fp32 accumulation costs nothing",
     "a bias apart is an operation of its own, which reads and writes the result once more",
+    "on Tensix each core makes a block of the result, and what it lacks of an operand comes over the network from the "
+    "cores that hold it: one operand whole to all, or rows and columns of both, whichever is less; of this and the way "
+    f"from memory the longer hides all but {OVERLAP_LOSS} of the shorter",
     "on Tensix a result is stored in bf16, or in fp32 by a site that reads fp32, and for a reader of its writer's own "
     "format in that one; any other reader takes a typecast for itself: a launch that reads the elements in one format "
     "and writes them in the other at the memory's rate, two for a product of activations, both of which are taken to "
     "lie as the later one does",
     "no typecast is folded into the output type of the operation before, as ttnn allows where all readers want one "
     "format: the emulation does not do it; on NVIDIA the operation before writes any format at no cost",
+    *gemm_timing.ASSUMPTIONS,
 )
 
 
@@ -248,6 +253,8 @@ class CostModel:
 
         memory = sum(map(self._pass_seconds, passes))
         memory += weight_bytes / (self._sram_bytes_per_s if self.weights_on_chip else self._dram_bytes_per_s)
+        network = self._network_seconds(gemm, scheme)
+        memory = max(memory, network) + OVERLAP_LOSS * min(memory, network)
 
         overhead = launches * device.overhead_us.as_cost(case) * 1e-6
         seconds = max(compute, memory) + OVERLAP_LOSS * min(compute, memory) + overhead
@@ -256,6 +263,23 @@ class CostModel:
         if longest > overhead:
             bound_by = "compute" if compute >= memory else "memory"
         return SiteCost(seconds, compute, memory, overhead, weight_bytes, activation_bytes, bound_by)
+
+    def _network_seconds(self, gemm: Gemm, scheme: Scheme) -> float:
+        """Seconds in which the cores of a Tensix card get what other cores hold of a product's operands.
+
+        Each of a grid of cores makes a block of the result: it holds its part of one operand, or of both, and the rest
+        of its rows and columns come over the network. Of the three ways to cut, the one that moves least is taken.
+        """
+        device, case = self.device, self.case
+        if device.noc_gb_per_s is None or device.cores is None:
+            return 0.0
+        cores = max(1.0, device.cores.as_gain(case) / gemm.count)
+        side = math.sqrt(cores)
+        right_bits = stored_bits(scheme.weight if gemm.has_weights else scheme.activation)
+        left = gemm.input_elements / gemm.count * stored_bits(scheme.activation) / 8
+        right = gemm.k * gemm.n * right_bits / 8
+        whole = min(left, right, (left + right) / side)
+        return whole * (1 - 1 / cores) / (device.noc_gb_per_s.as_gain(case) * 1e9)
 
     def _quantizing_bytes(self, gemm: Gemm, scheme: Scheme) -> list[float]:
         """Bytes of the pass that scales the activation; none where the operation before does."""

@@ -29,6 +29,7 @@ _FIGURES = (
     "power_w",
 )
 _OPTIONAL_FIGURES = ("price_usd", "cloud_usd_per_hour")
+_NETWORK = "noc_bytes_per_core_clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ class Device:
     """Time of one launch that neither computes nor moves data."""
     power_w: Figure
     cores: Figure | None = None
+    noc_gb_per_s: Figure | None = None
+    """Into one Tensix core, over the network that joins them; None where it is not counted."""
     price_usd: Figure | None = None
     cloud_usd_per_hour: Figure | None = None
     own: OwnProducts | None = field(default=None, compare=False, repr=False)
@@ -125,7 +128,7 @@ class Device:
     def figures(self) -> dict[str, Figure]:
         """Every figure by name, for a report's list of sources."""
         named = {f"rates_tflops.{key}": figure for key, figure in self.rates_tflops.items()}
-        for name in ("cores", "sram_gb_per_s", *_FIGURES, *_OPTIONAL_FIGURES):
+        for name in ("cores", "noc_gb_per_s", "sram_gb_per_s", *_FIGURES, *_OPTIONAL_FIGURES):
             figure = getattr(self, name)
             if figure is not None:
                 named[name] = figure
@@ -193,11 +196,12 @@ def _device(name: str, data: object, mistakes: list[str]) -> Device | None:
         mistakes.append(f"{name}.backend: {backend!r} is neither null nor one of {', '.join(get_args(BackendName))}")
     tensix = architecture in TENSIX
     needed = (*_FIGURES, *(_TENSIX_FIGURES if tensix else ("sram_gb_per_s", "rates_tflops")))
-    allowed = {"title", "architecture", "backend", *needed, *_OPTIONAL_FIGURES}
+    optional = (*_OPTIONAL_FIGURES, _NETWORK) if tensix else _OPTIONAL_FIGURES
+    allowed = {"title", "architecture", "backend", *needed, *optional}
     mistakes.extend(f"{name}.{key}: unknown key" for key in data if key not in allowed)
     mistakes.extend(f"{name}.{key}: missing" for key in needed if key not in data)
     found: dict[str, Figure] = {}
-    for key in (*needed, *_OPTIONAL_FIGURES):
+    for key in (*needed, *optional):
         if key != "rates_tflops" and data.get(key) is not None:
             figure = _figure(data[key], f"{name}.{key}", mistakes)
             if figure is not None:
@@ -215,12 +219,14 @@ def _device(name: str, data: object, mistakes: list[str]) -> Device | None:
             mistakes.append(f"{name}.rates_tflops: needs at least bf16")
     if len(mistakes) > before:
         return None
+    network = found.pop(_NETWORK, None)
     tensix_figures = [found.pop(key) for key in _TENSIX_FIGURES] if tensix else []
     if tensix:
         per_core, cores, clock, l1 = tensix_figures
         lofi = _product(_product(cores, clock), per_core)
         rates = {fidelity: _scaled(lofi, 1 / passes) for fidelity, passes in PASSES.items()}
         found |= {"cores": cores, "sram_gb_per_s": _product(_product(cores, clock), l1)}
+        found |= {} if network is None else {"noc_gb_per_s": _product(clock, network)}
     title = str(data.get("title", name))
     figures: dict[str, Any] = {**found}
     return Device(

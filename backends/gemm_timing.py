@@ -19,6 +19,22 @@ ALIKE = 0.02
 MEASURED_FORMATS: dict[DataType, str] = {"bf16": "bf16", "fp8": "fp8_e4m3"}
 
 
+ASSUMPTIONS: tuple[str, ...] = (
+    "on H100 SXM, H200 SXM and L40S a product takes what NVIDIA measured (TensorRT-LLM in a CUDA graph), interpolated "
+    "between sizes: `measured`; all else there takes what a formula has that was fitted to those rows and bent to go "
+    "through them: `calibrated`; what is no product, and rates that nobody measured, rest on data sheets: `roofline`. "
+    "The range is the error that 90 % of held-out rows stay below (benchmarks/cost.py), not of what a server loses "
+    "beside",
+    "FP8 with a static scale is the share of NVIDIA's row, which finds a scale and quantizes, that the formula gives "
+    "to the product alone; at most what bf16's rate would have for the same bytes. With a dynamic scale it is the row",
+    "rows were measured with up to five copies of the weights taking turns, so those of less than a fifth of the L2 "
+    "cache came from there: weights of a model that stays on chip take no more than the row, those of a larger one no "
+    "less, and by the formula what they take from L2 or from DRAM",
+    "a convolution is looked up as the product it comes to, and takes less by the formula, as a tap reads nothing "
+    "anew; many small products of one launch (groups, heads, streams) take what the formula has for them together",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long a launch takes."""
