@@ -2,10 +2,11 @@
 
 from importlib.resources import files
 
-# Nine shades of one hue, evenly darker, so that they stay in order in black and white; the same in the dark.
-_SHADES = ("#f4f7fb", "#dfe8f3", "#c7d8ea", "#aac4df", "#8aadd1", "#6892bf", "#4876a8", "#2c5a8c", "#133c6b")
+from precision_search.report.chart import SHADES
+
+# The shades stay the same in the dark, where a cell brings its ground along.
 _HEAT = "".join(
-    f".h{step}{{background:{shade};color:{'#fff' if step > 5 else '#111'}}}" for step, shade in enumerate(_SHADES)
+    f".h{step}{{background:{shade};color:{'#fff' if step > 5 else '#111'}}}" for step, shade in enumerate(SHADES)
 )
 
 STYLE = files("precision_search.report").joinpath("report.css").read_text(encoding="utf-8") + _HEAT
