@@ -72,7 +72,7 @@ def _draw(axes: "Axes", number: int, row: "GateRow", share: float, beside: float
         place: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "markersize": 6, "clip_on": False}
         axes.plot([min(beside, MOST)], [number], marker=shape, **place)
     # All of the row is the mark: a gate of which nothing is used has no bar to point at.
-    axes.barh([number], [MOST], height=0.9, color=PAPER, alpha=0.0, zorder=4)[0].set_gid(f"gate-{number}")
+    axes.barh([number], [MOST], height=0.9, alpha=0.0, zorder=4)[0].set_gid(f"gate-{number}")
     over = "" if row.over == "mean" else f" {row.over.replace('_', ' ')}"
     axes.text(-0.03, number, row.metric + over, ha="right", va="center", fontsize=8.5)
 

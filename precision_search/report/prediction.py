@@ -95,6 +95,7 @@ def _figure(results: Results, metric: str) -> Html:
         marks,
         diagonal=True,
         title=f"Predicted against measured {metric}",
+        tabbed=False,  # the table is read sooner than a mark a candidate and a metric
         described="Scatter; the table below has the numbers, the text the rank correlation.",
     )
     caption = element("figcaption", {}, element("strong", {}, metric), ". ", said)

@@ -66,6 +66,8 @@ class Scatter:
     title: str = field(kw_only=True)
     described: str = field(default="", kw_only=True)
     """What a screen reader says of the picture."""
+    tabbed: bool = field(default=True, kw_only=True)
+    """Whether the tab key stops at every mark."""
 
     def to_svg(self) -> Html:
         """Draw it."""
@@ -88,7 +90,7 @@ class Scatter:
             for number, mark in enumerate(self.marks):
                 self._draw(axes, number, mark)
         told = {f"mark-{number}": mark.told for number, mark in enumerate(self.marks)}
-        return svg(figure, title=self.title, told=told, described=self.described)
+        return svg(figure, title=self.title, told=told, described=self.described, tabbed=self.tabbed)
 
     def _draw(self, axes: "Axes", number: int, mark: Mark) -> None:
         around: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none", "markeredgecolor": INK, "zorder": 2.5}

@@ -128,7 +128,7 @@ def _bar(axes: Any, index: int, swing: Swing, middle: float) -> None:
     ):
         axes.barh([index + 0.2], [end - middle], left=middle, height=0.3, linewidth=0.8, zorder=2, **kind)
     left, right = axes.get_xlim()
-    over = axes.barh([index], [right - left], left=left, height=0.9, color=PAPER, alpha=0.0, zorder=4)
+    over = axes.barh([index], [right - left], left=left, height=0.9, alpha=0.0, zorder=4)
     over[0].set_gid(f"swing-{index}")
 
 

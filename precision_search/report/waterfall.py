@@ -136,7 +136,7 @@ def _bar(axes: "Axes", number_: int, step: Step, before: float, whole: bool) -> 
     axes.barh([number_], [high - low], left=low, height=0.3, linewidth=1.2, **kind)  # its edge shows where it is thin
     if whole and step.low < step.high:
         axes.plot([step.low, step.high], [number_ + 0.24] * 2, color=INK, linewidth=1.2, marker="|", markersize=5)
-    over = axes.barh([number_], [right - left], left=left, height=0.8, color=PAPER, alpha=0.0, zorder=4)
+    over = axes.barh([number_], [right - left], left=left, height=0.8, alpha=0.0, zorder=4)
     over[0].set_gid(f"step-{number_}")  # all of the row is the mark: a small step is hard to point at
     if not whole:
         axes.plot([before, before], [number_ - 0.85, number_ - 0.15], color=INK, linewidth=0.6)
