@@ -6,7 +6,18 @@ from typing import Any
 
 from precision_search.report.figures import number, significant, told_apart
 from precision_search.report.gates import signed
-from precision_search.report.markup import Html, breakable, cell, note, number_cell, paragraph, row, row_head, section
+from precision_search.report.markup import (
+    Html,
+    breakable,
+    cell,
+    folded,
+    note,
+    number_cell,
+    paragraph,
+    row,
+    row_head,
+    section,
+)
 from precision_search.report.markup import table as table_of
 from precision_search.report.results import Results
 
@@ -51,7 +62,8 @@ def _gates(summary: Mapping[str, Any]) -> Html:
             )
         )
     heads = ("Metric", "Over", "Fast", "Exact", "Exact less fast")
-    return table_of("Every gate's value in both arithmetics, on the clips held back", heads, rows)
+    whole = table_of("Every gate's value in both arithmetics, on the clips held back", heads, rows)
+    return folded("Gate by gate", whole)
 
 
 def _renders(found: Mapping[str, Any]) -> tuple[Html, ...]:
@@ -64,7 +76,7 @@ def _renders(found: Mapping[str, Any]) -> tuple[Html, ...]:
         "the exact render over that of its difference from the fast one)."
     )
     rows = (row(row_head(str(clip)), number_cell(decibels(number(value)))) for clip, value in clips.items())
-    return (said, table_of("Fast against exact render", ("Clip", "Signal to difference"), rows))
+    return (said, folded("Clip by clip", table_of("Fast against exact render", ("Clip", "Signal to difference"), rows)))
 
 
 def decibels(value: float | None) -> str:
