@@ -146,7 +146,7 @@ def settled(device: Device) -> Device:
         if not name.startswith("rates_tflops.") and name != "sram_mb"
     }
     rates = {name: replace(rate, low=rate.value, high=rate.value) for name, rate in device.rates_tflops.items()}
-    return replace(device, rates_tflops=MappingProxyType(rates), **figures)  # type: ignore[arg-type] - names of figures
+    return replace(device, rates_tflops=MappingProxyType(rates), **figures)  # type: ignore[arg-type]
 
 
 def _called(situation: Situation, index: int) -> str:
@@ -167,7 +167,7 @@ def with_figure(device: Device, key: str, value: float) -> Device:
         raise ValueError(f"{device.name} has no figure {key!r}, only {', '.join(device.figures())}")
     changed = replace(figure, value=value, low=value, high=value)
     if key != "cores":
-        return replace(device, **{key: changed})  # type: ignore[arg-type] - a name of a figure
+        return replace(device, **{key: changed})  # type: ignore[arg-type]
     scale = value / figure.value
     rates: Mapping[str, Figure] = {name: _times(rate, scale) for name, rate in device.rates_tflops.items()}
     sram = _times(device.sram_gb_per_s, scale)

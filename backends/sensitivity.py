@@ -154,7 +154,7 @@ def break_even(verdict: Verdict) -> tuple[BreakEven, ...]:
     if not (ours and theirs):
         none = situation.candidate.name if not ours else situation.baseline.name
         return (BreakEven("price", None, "USD", f"{none} carries no stream, so there is nothing to pay the same for"),)
-    found = [*_prices(situation, ours, theirs), _streams(situation, theirs)]
+    found = [*_prices(situation, ours, theirs), *_streams(situation, ours, theirs)]
     for key, name, unit, low, high in _TURNING:
         what = f"{situation.candidate.name}: {name}"
 
@@ -198,19 +198,24 @@ def _prices(situation: Situation, ours: int, theirs: int) -> list[BreakEven]:
             value = (hourly - electricity) * accounting.years * HOURS_PER_YEAR
         paid = "" if price is None else f"; it is taken to be {price.value:g}"
         if value > 0:
-            told = f"{what}: at {value:,.4g} {unit} both cost the same{paid}"
+            told = f"{what}: at {_whole(value)} {unit} both cost the same{paid}"
         else:
             told = f"{what}: at no price, its electricity alone costs more than {other.name} with its price"
         found.append(BreakEven(what, value if value > 0 else None, unit, told))
     return found
 
 
-def _streams(situation: Situation, theirs: int) -> BreakEven:
+def _streams(situation: Situation, ours: int, theirs: int) -> list[BreakEven]:
+    """Of the streams of the candidate's card, and of the time that its launches take, which is one over them."""
     card, other = situation.candidate, situation.baseline
     needed = hourly_usd(card, situation.accounting) / hourly_usd(other, situation.accounting) * theirs
     what = f"{card.name}: streams of a card"
-    told = f"{what}: with {needed:,.4g} for every {theirs} of {other.name} both cost the same"
-    return BreakEven(what, needed, "streams", told)
+    told = (
+        f"{what}: with {_whole(needed)} for every {theirs} of {other.name} both cost the same; it is taken to be {ours}"
+    )
+    times = f"{card.name}: time of launches, of what is foretold"
+    said = f"{times}: at {ours / needed:.3g} times both cost the same"
+    return [BreakEven(what, needed, "streams", told), BreakEven(times, ours / needed, "times", said)]
 
 
 def _turning(at: Callable[[float], float], low: float, high: float) -> float | None:
@@ -234,6 +239,10 @@ def _unpriced(device: Device) -> Device:
     return replace(
         device, price_usd=None, cloud_usd_per_hour=None, power_w=replace(device.power_w, value=1.0, low=1.0, high=1.0)
     )
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _spaced(unit: str) -> str:

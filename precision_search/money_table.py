@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from precision_search.table import number_text
-
 WIDEST = 5
 """Assumptions that are told, of those that move the ratio most."""
 _SIDES = ("candidate", "baseline")
@@ -95,4 +93,7 @@ def span(cases: Mapping[str, float | None] | None) -> str:
 
 
 def _told(value: float | int | None) -> str:
-    return f"{value:.10g}" if value is not None and value == round(value) else number_text(value)
+    """Three digits; whole numbers whole."""
+    if value is None:
+        return "-"
+    return f"{value:.10g}" if value == round(value) else f"{value:.3g}"

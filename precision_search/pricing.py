@@ -178,7 +178,7 @@ def _table(columns: Sequence[_Column], against: str) -> list[str]:
             "USD for 1000 hours of speech", [span(column.comparison.candidate.usd_per_1000_hours) for column in columns]
         ),
         row(f"USD a stream, of that on {against}", [span(column.comparison.ratio) for column in columns]),
-        "middle (best to worst outcome), by the ranges of the cards' figures; a roofline, within a factor of about two",
+        "middle (best to worst outcome), by the ranges of the cards' figures, and of what was measured",
     ]
 
 

@@ -246,6 +246,7 @@ class TestBreakEven:
         carried, theirs = verdict().streams(situation())
         assert verdict().ratio() * carried / needed == pytest.approx(1)
         assert str(theirs) in found["p150a: streams of a card"].told
+        assert found["p150a: time of launches, of what is foretold"].value * needed == pytest.approx(carried)
         for key, name in (
             ("gemm_efficiency", "p150a: share of the peak that products reach"),
             ("overhead_us", "p150a: overhead of a launch"),
