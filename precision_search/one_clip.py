@@ -135,7 +135,7 @@ class OneClip:
         return {site: _apart(call) for site, call in found.items()}
 
     def _refuse(self, policy: Policy) -> None:
-        names = {site.name for site in self.setting.sites}
+        names = [site.name for site in self.setting.sites]
         mistakes = [f"{name}: the model has no such site" for name in policy if name not in names]
         mistakes += [f"{name}: has no scheme" for name in names if name not in policy]
         refuses = self.setting.backend.refuses
