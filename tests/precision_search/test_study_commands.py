@@ -323,6 +323,121 @@ def test_studies_of_the_same_folder_name_are_told_apart(studies, capsys):
     assert list(found["studies"]) == [str(studies / "one"), str(studies / "other" / "one")]
 
 
+def compared(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["compare", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert (exit_.value.code or 0) == 0, captured.err
+    return captured.out
+
+
+def test_compare_is_a_command_of_its_own(studies, capsys):
+    both = studies / "one", studies / "deep" / "two"
+    assert compared(capsys, *both) == asked(capsys, "compare", *both)
+    found = json.loads(compared(capsys, *both, "--json"))
+    assert found["cautions"] == []
+    assert found["studies"]["one"]["worst_gate"] == {
+        "metric": "lsd_db",
+        "over": "mean",
+        "kept": True,
+        "margin_share": pytest.approx(0.04),
+    }
+    assert found["studies"]["one"]["digests"]["weights"] == "aa"
+    text = compared(capsys, *both)
+    assert "lsd_db (mean) 4.0 % inside" in text
+    assert "90.0 %" in text
+
+
+def test_what_money_says_of_a_study_is_in_its_column(studies, capsys):
+    path = studies / "one" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["cost"] |= {
+        "low": 0.1,
+        "high": 0.5,
+        "candidate": {"usd_per_stream": {"low": 0.01, "middle": 0.05, "high": 0.07}},
+        "evidence": {"candidate": {"measured": 0.75, "roofline": 0.25}, "baseline": {"measured": 1.0}},
+        "fleet": {
+            "streams": 550,
+            "candidate": {
+                "cards": {"low": 20.0, "middle": 27.0, "high": 40.0},
+                "usd": {"low": 27000.0, "middle": 37000.0, "high": 37000.0},
+            },
+        },
+    }
+    path.write_text(json.dumps(summary))
+    text = compared(capsys, studies / "one", studies / "deep" / "two")
+    for told in (
+        "$0.05 ($0.01 to $0.07)",
+        "0.25 (0.1 to 0.5)",
+        "75.0 % measured, 25.0 % roofline",
+        "27 (20 to 40) cards for 550 streams, $37,000 ($27,000 to $37,000)",
+    ):
+        assert told in text
+
+
+def test_what_is_not_to_be_read_out_of_a_comparison_is_said_first(studies, capsys):
+    found = json.loads(compared(capsys, studies / "one", studies / "part", "--json"))
+    (caution,) = found["cautions"]
+    assert caution.startswith("part has not ended: its column is of the cheapest policy kept among the 4 heard so far")
+    Study.create(studies / "new", {"recipe": "small", "model": "hifigan", "clips": "cc"}, recipe()).close()
+    found = json.loads(compared(capsys, studies / "one", studies / "new", "--json"))
+    assert found["sites"] == [], "what has no policy differs in none"
+    assert found["cautions"][1] == "they were heard on other clips: gates and damage differ by that, too"
+    other = studies / "deep" / "two"
+    for name in ("study.jsonl", "damage.json", "sites.json", "policy.yaml"):
+        text = (other / name).read_text().replace('"hifigan"', '"embedded"')
+        for site in SITES:
+            text = text.replace(f'"{site}"', f'"decoder.{site}"')
+        (other / name).write_text(text)
+    path = other / "summary.json"
+    path.write_text(path.read_text().replace("l40s in bf16", "h100_sxm in bf16"))
+    text = compared(capsys, studies / "one", other)
+    told = [line for line in text.splitlines() if line.startswith("caution: ")]
+    assert told == [
+        "caution: unlike models (one of hifigan, two of embedded): gates are of other sound, and a price is of other"
+        " work",
+        "caution: their ratios are to unlike baselines: h100_sxm in bf16, l40s in bf16",
+        "caution: their sites are mostly not the same, so policies are not set side by side",
+    ]
+    assert text.splitlines()[-1] == "their sites are not set side by side"
+
+
+def test_a_comparison_is_a_page_that_needs_nothing_else(studies, tmp_path, capsys):
+    path = studies / "one" / "summary.json"
+    path.write_text(path.read_text().replace('"l40s in bf16"', '"<b>l40s</b> & more"'))
+    pages = [tmp_path / name for name in ("first.html", "second.html")]
+    for page in pages:
+        assert str(page) in compared(
+            capsys, studies / "one", studies / "deep" / "two", studies / "part", "--html", page
+        )
+    text = pages[0].read_text()
+    assert text == pages[1].read_text()
+    assert "<b>l40s" not in text
+    assert "&lt;b&gt;l40s&lt;/b&gt; &amp; more" in text
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", ""), "nothing is fetched"
+    for told in ("Caution: part has not ended", "lsd_db", "search.evaluations: 80 -&gt; 100", "bold, 3", "10.0 %"):
+        assert told.replace("_", "_<wbr>") in text or told in text
+    closed = [text.count(f"<{name}") == text.count(f"</{name}>") for name in ("table", "section", "tr", "td", "main")]
+    assert all(closed)
+
+
+def test_what_cannot_be_compared_is_refused_in_a_line(studies, tmp_path, capsys):
+    one, two = studies / "one", studies / "deep" / "two"
+    for arguments, told in (
+        ((one,), "compare: got 1 study, must be at least 2"),
+        ((one, one / ".." / "one"), "compare: the same study is named twice"),
+        ((one, two, "--html", tmp_path), "--html"),
+        ((one, two, "--html", tmp_path / "none" / "page.html"), "must be a file in a folder that is there"),
+        ((one, tmp_path), "holds no study"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(["compare", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert exit_.value.code == 2
+        assert captured.out == ""
+        assert told in captured.err
+
+
 def test_a_study_is_exported_as_tables(studies, tmp_path, capsys):
     asked(capsys, "export", studies / "one", "--csv", tmp_path / "new" / "tables")
     rows = {
