@@ -14,6 +14,8 @@ from precision_search.report.markup import table as table_of
 from precision_search.report.results import Results
 from precision_search.report.scatter import Mark, Scatter, Span
 
+MOST = 300
+"""Marks of a picture at most, the last ones heard: a picture a metric of thousands would outgrow the page."""
 SPLITS: dict[Split, str] = {"search": "the search's clips", "held_back": "clips held back"}
 
 
@@ -86,19 +88,21 @@ def _correlations(marks: Sequence[Mark]) -> str:
 
 def _figure(results: Results, metric: str) -> Html:
     marks = _marks(results, metric)
-    across, up = [mark.x for mark in marks], [mark.y for mark in marks]
+    cut = f" The picture has the last {MOST} of {len(marks)}." if len(marks) > MOST else ""
+    shown = marks[-MOST:]
+    across, up = [mark.x for mark in shown], [mark.y for mark in shown]
     log = min(*across, *up) > 0 and max(*across, *up) > 8 * min(*across, *up)
     said = f"Spearman rank correlation: {_correlations(marks)}."
     plot = Scatter(
         Span.of("predicted", across, log),
         Span.of("measured", up, log),
-        marks,
+        shown,
         diagonal=True,
         title=f"Predicted against measured {metric}",
         tabbed=False,  # the table is read sooner than a mark a candidate and a metric
         described="Scatter; the table below has the numbers, the text the rank correlation.",
     )
-    caption = element("figcaption", {}, element("strong", {}, metric), ". ", said)
+    caption = element("figcaption", {}, element("strong", {}, metric), ". ", said, cut)
     return element("figure", {}, plot.to_svg(), caption)
 
 

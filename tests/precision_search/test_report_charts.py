@@ -181,7 +181,9 @@ class TestHeat:
             damage["sites"][0]["options"] = damage["sites"][0]["options"][:2]
 
         study = changed(write_study(tmp_path / "whole", seconds=0.2), tmp_path / "s", "damage.json", lose)
-        cells = [mark for mark in marks_of(page_of(study)) if mark["tabindex"] == "-1"]
+        page = page_of(study)
+        cells = marks_of(page[page.index('<section id="damage"') : page.index('<section id="prediction"')])
+        assert all(mark["tabindex"] == "-1" for mark in cells)
         told = [mark["data-told"] for mark in cells]
         assert len(cells) == 12 * 4 - 2
         assert sum("(chosen)" in text for text in told) == 11  # the first site's was one of the two
