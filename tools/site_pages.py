@@ -77,7 +77,7 @@ def metrics() -> str:
         "Metrics and profiles",
         "In the order of their cost, cheap to dear, as they are asked. What each hears and is blind to, and why a"
         " threshold is where it is: [Gates](../gates.md). One of your own: [how](../howto/own_gate.md).",
-        _table(("metric", "unit", "better", "", "what it is"), rows),
+        _table(("metric", "unit", "better", "traits", "what it is"), rows),
         "*adds*: over sites whose errors are independent its square adds (of *power*: the value itself), so a table of"
         " single sites foretells a policy's. *dear*: asked last. *free*: of renders with nothing forced. *text*,"
         " *audio*: of the logits of such heads. *natural*: needs the recording that the reference imitates.",
