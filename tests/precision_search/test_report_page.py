@@ -1,6 +1,8 @@
 """The report's page, as a screen reader and a suspicious browser take it; whole, broken and older studies."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,11 @@ class TestPage:
         inner = element("b", {}, "a < b")
         assert element("p", {}, inner) == "<p><b>a &lt; b</b></p>"
         assert isinstance(inner, Html)
+
+
+def test_reading_studies_loads_no_plotting_library():
+    code = "import sys, precision_search.overview; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class TestSize:
