@@ -55,21 +55,27 @@ def _gates(found: Mapping[str, Any], names: list[str]) -> Html:
     rows = []
     for gate in found["gates"]:
         values = [gate["values"].get(name) for name in names]
-        asked = next(value for value in values if value is not None)
-        sign = {"min": "\u2265 ", "max": "\u2264 "}.get(asked["side"], "")
+        asked = _threshold(next(value for value in values if value is not None))
         rows.append(
             row(
                 row_head(breakable(f"{gate['metric']} ({gate['over']})")),
-                number_cell(sign + significant(number(asked["threshold"]), 6)),
-                *(number_cell("-" if value is None else _value(value)) for value in values),
+                number_cell(asked),
+                *(number_cell("-" if value is None else _value(value, asked)) for value in values),
             )
         )
     shown = table("Value of each gate; a broken one says so", ("Gate", "Threshold", *names), rows, "gates")
     return section("gates", "Gates", shown if rows else note("Neither has a gate that was judged."))
 
 
-def _value(value: Mapping[str, Any]) -> Html:
-    told = significant(number(value["value"]), 4)
+def _threshold(value: Mapping[str, Any]) -> str:
+    sign = {"min": "\u2265 ", "max": "\u2264 "}.get(value["side"], "")
+    return sign + significant(number(value["threshold"]), 6)
+
+
+def _value(value: Mapping[str, Any], asked: str) -> Html:
+    """A gate's value; with a threshold of its own where the first study has another."""
+    own = _threshold(value)
+    told = significant(number(value["value"]), 4) + ("" if own == asked else f" ({own})")
     return joined((told,)) if value["kept"] else joined((element("strong", {}, "broken"), f" {told}"))
 
 
@@ -92,4 +98,4 @@ def _sites(found: Mapping[str, Any], names: list[str]) -> Html:
 
 def _asked(found: Mapping[str, Any]) -> Html:
     lines = "\n".join(difference_lines(found)).rstrip()
-    return section("asked", "What they were asked", element("pre", {"tabindex": "0"}, lines))
+    return section("asked", "What they were asked", element("pre", {"class": "scroll", "tabindex": "0"}, lines))

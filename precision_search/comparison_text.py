@@ -80,7 +80,8 @@ def _fleet(fleet: Mapping[str, Any] | None) -> str:
         return "-"
     ours = fleet["candidate"]
     cards = _span(ours.get("cards"), None, significant)
-    return f"{cards} cards for {fleet.get('streams')} streams, {_span(ours.get('usd'), None, usd)}"
+    noun = "card" if cards == "1" else "cards"
+    return f"{cards} {noun} for {fleet.get('streams')} streams, {_span(ours.get('usd'), None, usd)}"
 
 
 def comparison_text(found: Mapping[str, Any]) -> str:
