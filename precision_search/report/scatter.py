@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from precision_search.report.chart import BAD, GOOD, INK, SOFT, blank, drawing, scaled, svg
+from precision_search.report.chart import BAD, GOOD, INK, PAPER, SOFT, blank, drawing, scaled, svg
 from precision_search.report.markup import Html
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Scatter:
             left = axes.transAxes.inverted().transform(axes.transData.transform((mark.x, mark.y)))[0] < 0.5
             side, aligned = (13, "left") if left else (-13, "right")
             place: dict[str, Any] = {"xytext": (side, 6), "textcoords": "offset points"}
+            place |= {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}, "zorder": 2.4}
             axes.annotate("chosen", (mark.x, mark.y), ha=aligned, fontweight="bold", **place)
         shape: dict[str, Any] = (
             {"marker": "o", "color": GOOD, "alpha": 0.85} if mark.kept else {"marker": "x", "color": BAD}
