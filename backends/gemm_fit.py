@@ -61,7 +61,8 @@ def fit(
         del free["launch_us"]
     free |= {"tflops": (0.7 * peak_tflops, 0.1 * peak_tflops, peak_tflops)}
     # Where so few bytes come from L2 that its rate hardly shows, a fit would put it below DRAM's.
-    free |= {"l2_gb_per_s": (2 * peak_gb_per_s, peak_gb_per_s, 20 * peak_gb_per_s)}
+    free |= {"l2_gb_per_s": (2 * peak_gb_per_s, peak_gb_per_s, 10 * peak_gb_per_s)}
+    free |= {"write_gb_per_s": (peak_gb_per_s, 0.3 * peak_gb_per_s, 10 * peak_gb_per_s)}
     free |= {"dram_gb_per_s": (0.7 * peak_gb_per_s, 0.1 * peak_gb_per_s, peak_gb_per_s)}
     start, low, high = np.log(np.array(list(free.values()))).T
     launch = {} if bf16 is None else {"launch_us": bf16.launch_us}

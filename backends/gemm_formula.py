@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TILES = ((64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (256, 128), (128, 256))
+TILES = ((128, 32), (64, 64), (64, 128), (128, 64), (64, 256), (128, 128), (256, 128), (128, 256))
 """Rows by columns of the result that one multiprocessor makes at a time: those of cuBLAS that fit its registers."""
 SPLITS = (1, 2, 4, 8, 16, 32)
 """Parts of the reduction that are made side by side, and added."""
@@ -75,6 +75,8 @@ class GemmFormula:
     """To add up parts of a reduction, beside moving them."""
     dram_gb_per_s: float
     l2_gb_per_s: float
+    write_gb_per_s: float
+    """Of the result, while the L2 cache holds it."""
     l2_share: float
     """Of the L2 cache at which half of what is read anew and anew comes from DRAM."""
     l2_edge: float
@@ -87,12 +89,14 @@ class GemmFormula:
     def product_us(self, product: Product) -> Any:
         """Microseconds of the product alone, operands in their formats; an array where sizes are arrays."""
         weights = product.n * product.k * product.count * product.right_bits / 8
-        activations = product.read_elements * product.left_bits / 8
-        activations = activations + product.m * product.n * product.count * product.out_bits / 8
+        read = product.read_elements * product.left_bits / 8
+        written = product.m * product.n * product.count * product.out_bits / 8
         copies = np.clip(np.ceil(self.l2_mib * 2**20 / weights), 1, COPIES)
-        far = self._far(copies * weights + activations)
+        far = self._far(copies * weights + read + written)
         far_weights = {"rows": far, "cold": 1.0, "warm": 0.0}[product.weights]
-        memory = self._way_us(weights, far_weights) + self._way_us(activations, self._far(activations))
+        far_rows = self._far(read + written)
+        memory = self._way_us(weights, far_weights, self.l2_gb_per_s) + self._way_us(read, far_rows, self.l2_gb_per_s)
+        memory = memory + self._way_us(written, far_rows, self.write_gb_per_s)
         compute = self._compute_us(product)
         return self.launch_us + (compute**self.blend + memory**self.blend) ** (1 / self.blend)
 
@@ -125,9 +129,9 @@ class GemmFormula:
         """Share of what is read anew and anew that comes from DRAM where so many bytes take turns in the L2 cache."""
         return 1 / (1 + (self.l2_share * self.l2_mib * 2**20 / held) ** self.l2_edge)
 
-    def _way_us(self, moved: Any, far: Any) -> Any:
+    def _way_us(self, moved: Any, far: Any, l2_gb_per_s: float) -> Any:
         """Microseconds of so many bytes, a share of them from DRAM and the rest from L2."""
-        return moved * (far / self.dram_gb_per_s + (1 - far) / self.l2_gb_per_s) / 1e3
+        return moved * (far / self.dram_gb_per_s + (1 - far) / l2_gb_per_s) / 1e3
 
 
 @lru_cache(maxsize=1 << 16)
