@@ -47,7 +47,7 @@ def find_flow(module: nn.Module, run: Callable[[], object]) -> dict[str, str]:
     return {site: producer for site, producer in fed_by.items() if producer is not None}
 
 
-class _Latest(Tracing[int]):  # type: ignore[no-untyped-call]
+class _Latest(Tracing[int]):
     """Knows for every storage the last call whose result it was made of."""
 
     def joined(self, name: str, read: Sequence[Tensor], parts: Sequence[int]) -> int:

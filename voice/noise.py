@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from voice.modes import Mode
 
 aten = torch.ops.aten
 
@@ -63,7 +64,7 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-class PairedNoise(TorchDispatchMode):
+class PairedNoise(Mode):
     """The mode behind `paired_noise`: numbers the draws and gives each its generator."""
 
     def __init__(self, seed: int) -> None:

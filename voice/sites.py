@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from precision.site import Site
 from voice.intercept import Interception, intercept
+from voice.modes import Mode, light
 from voice.phase import Phase
 from voice.site_call import SiteCall
 
@@ -115,7 +115,7 @@ def discover(module: nn.Module, run: Callable[[], object], seconds: float) -> Di
             tallies.setdefault(call.site, _Tally(call)).add(_gemm(call, result))
             return result
 
-        with intercept(module, handler) as interception, watch.at(interception):
+        with light(type(counter.mode)), intercept(module, handler) as interception, watch.at(interception):
             run()
     total = counter.get_total_flops() // 2
     if total == 0:
@@ -141,7 +141,7 @@ def count_weights(module: nn.Module, sites: Sequence[Site]) -> int:
     return fixed + sum(parameter.numel() for parameter in module.parameters())
 
 
-class _Unclaimed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Unclaimed(Mode):
     """Notes, by module, what the counter below it counts outside the sites."""
 
     def __init__(self, counter: FlopCounterMode) -> None:

@@ -7,15 +7,16 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from voice.modes import Mode
 
 _OVERWRITING = ("copy_", "zero_", "fill_", "normal_", "uniform_")
 """Operations after which nothing is left of what a tensor held."""
 Made = TypeVar("Made")
 
 
-class Tracing(TorchDispatchMode, Generic[Made]):
+class Tracing(Mode, Generic[Made]):
     """Knows for every storage what it was made of.
 
     All that an operation gives or writes is made of all it reads; of integers, and of tensors without a storage,
