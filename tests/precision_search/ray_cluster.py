@@ -1,8 +1,8 @@
-"""A Ray cluster on this machine, in a process of its own: `python ray_cluster.py NODES`.
+"""A Ray cluster on this machine, in a process of its own: `python ray_cluster.py`.
 
 Its head has no processor; each node has one, and a loopback address: nothing leaves the machine. It first tells two
 addresses, of the head and of its door for clients; then it does what it is told, `add` or `kill N`, N counted from 0,
-without grace, until its input ends.
+without grace, and says `done` each time, until its input ends.
 """
 
 import os
@@ -39,8 +39,6 @@ def main() -> None:
             nodes.append(cluster.add_node(num_cpus=1, memory=2_000_000_000, node_ip_address=where, **small))
 
         try:
-            for _ in range(int(sys.argv[1])):
-                add()
             print(cluster.address, f"ray://{HEAD}:{port}", file=told, flush=True)
             for line in sys.stdin:
                 what, *which = line.split()
@@ -48,6 +46,7 @@ def main() -> None:
                     add()
                 else:
                     cluster.remove_node(nodes[int(which[0])], allow_graceful=False)
+                print("done", file=told, flush=True)
         finally:
             cluster.shutdown()
 

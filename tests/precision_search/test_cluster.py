@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,17 +26,33 @@ class Nodes:
 
     def __init__(self, process: subprocess.Popen[str], head: str, door: str) -> None:
         self._process, self.head, self.door = process, head, door
+        self.there: list[int] = []
+        """Numbers of the nodes that are there; that of number N has the address 127.0.0.(3 + N)."""
+        self._added = 0
 
-    def tell(self, command: str) -> None:
+    def keep(self, count: int) -> list[str]:
+        """Have so many nodes, those that came last, and give their addresses."""
+        while len(self.there) > count:
+            self._tell(f"kill {self.there.pop(0)}")
+        while len(self.there) < count:
+            self._tell("add")
+            self.there.append(self._added)
+            self._added += 1
+        return [f"127.0.0.{3 + number}" for number in self.there]
+
+    def _tell(self, command: str) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         print(command, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "done\n"
 
 
-@contextmanager
-def nodes(count: int) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    """A head, whose start takes as long as a study, and no node."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, SERVER, str(count)], stdin=pipe, stdout=pipe, text=True, env=os.environ | QUIET
+        [sys.executable, SERVER], stdin=pipe, stdout=pipe, text=True, env=os.environ | QUIET
     ) as process:
         try:
             assert process.stdout is not None
@@ -113,41 +128,40 @@ def damages(study: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_a_killed_node_and_ctrl_c_change_nothing_of_the_policy(alone, made, tmp_path):
-    folder = tmp_path / "tiny"
-    with nodes(2) as cluster:
-        stopped = Run(made / "tiny.yaml", folder, "--workers", "ray", head=cluster.head)
-        stopped.until_lines(8)
-        stopped.process.send_signal(signal.SIGINT)
-        assert stopped.code() == 130
-        assert "--resume" in stopped.said[-1]
-        held = stopped.lines
-        run = Run(made / "tiny.yaml", folder, "--workers", "ray", "--resume", head=cluster.head)
-        for node in ("127.0.0.3", "127.0.0.4"):
-            run.until_said(f"{node} takes part with 1 worker")  # so the run that was stopped has let them go
-        run.until_lines(held + 4)
-        cluster.tell("kill 0")
-        assert run.code() == 0, "".join(run.said)
-        assert any(line.startswith("lost 1 worker on 127.0.0.3; what was in work there is done") for line in run.said)
+def test_a_killed_node_and_ctrl_c_change_nothing_of_the_policy(alone, made, tmp_path, cluster):
+    folder, (first, second) = tmp_path / "tiny", cluster.keep(2)
+    stopped = Run(made / "tiny.yaml", folder, "--workers", "ray", head=cluster.head)
+    stopped.until_lines(8)
+    stopped.process.send_signal(signal.SIGINT)
+    assert stopped.code() == 130
+    assert "--resume" in stopped.said[-1]
+    held = stopped.lines
+    run = Run(made / "tiny.yaml", folder, "--workers", "ray", "--resume", head=cluster.head)
+    for node in (first, second):
+        run.until_said(f"{node} takes part with 1 worker")  # so the run that was stopped has let them go
+    run.until_lines(held + 4)
+    assert cluster.keep(1) == [second]
+    assert run.code() == 0, "".join(run.said)
+    assert any(line.startswith(f"lost 1 worker on {first}; what was in work there is done") for line in run.said)
     assert (folder / "policy.yaml").read_bytes() == (alone / "policy.yaml").read_bytes()
     assert damages(folder) == damages(alone), "to the last bit"
 
 
 @pytest.mark.slow
-def test_a_node_that_comes_back_is_used_and_without_any_the_run_is_gone_on_with_here(alone, made, tmp_path):
+def test_a_node_that_comes_back_is_used_and_without_any_the_run_is_gone_on_with_here(alone, made, tmp_path, cluster):
     folder = tmp_path / "tiny"
-    with nodes(1) as cluster:
-        run = Run(made / "tiny.yaml", folder, "--workers", cluster.door)
-        run.until_lines(6)
-        cluster.tell("kill 0")
-        run.until_said("no worker is left; waiting")
-        held = run.lines
-        cluster.tell("add")
-        run.until_lines(held + 6)
-        cluster.tell("kill 1")
-        assert run.code() == 2
-        assert "no worker of the cluster is left; nothing measured is lost" in run.said[-1]
-        assert "--resume" in run.said[-1]
+    cluster.keep(1)
+    run = Run(made / "tiny.yaml", folder, "--workers", cluster.door)
+    run.until_lines(6)
+    cluster.keep(0)
+    run.until_said("no worker is left; waiting")
+    held = run.lines
+    cluster.keep(1)
+    run.until_lines(held + 6)
+    cluster.keep(0)
+    assert run.code() == 2
+    assert "no worker of the cluster is left; nothing measured is lost" in run.said[-1]
+    assert "--resume" in run.said[-1]
     held = run.log.read_bytes().rpartition(b"\n")[0]
     here = Run(made / "tiny.yaml", folder, "--workers", "1", "--resume")
     assert here.code() == 0, "".join(here.said)
@@ -156,13 +170,17 @@ def test_a_node_that_comes_back_is_used_and_without_any_the_run_is_gone_on_with_
     assert damages(folder) == damages(alone)
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_refused_before_a_study_is_begun(made, tmp_path):
-    for where, head in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")):
-        run = Run(made / "tiny.yaml", tmp_path / "none", "--workers", where, head=head)
-        assert run.code() == 2
-        assert f"--workers {where}: no Ray cluster answers (Connection refused)" in run.said[-1]
-        assert "ray start --head" in run.said[-1]
+@pytest.mark.parametrize(("where", "head"), [("ray", "127.0.0.1:1"), ("ray://127.0.0.1:1", "")])
+def test_a_cluster_that_is_not_there_is_refused_before_a_study_is_begun(
+    made, tmp_path, monkeypatch, capsys, where, head
+):
+    monkeypatch.setenv("RAY_ADDRESS", head)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(made / "tiny.yaml"), "--out", str(tmp_path / "none"), "--workers", where])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"--workers {where}: no Ray cluster answers (Connection refused)" in said
+    assert "ray start --head" in said
     assert not (tmp_path / "none").exists()
 
 
