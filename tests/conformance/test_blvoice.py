@@ -17,13 +17,9 @@ from voice.sites import discover
 ASKED_ROWS, SAID_ROWS = 4, 11
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "target",
-    [target for target in TARGETS if target.name in ("blackhole_p150", "hopper_tensorrt")],
-    ids=lambda t: t.name,
-)
-def test_what_is_streamed_is_what_is_said_whole(target: Target) -> None:
+@pytest.fixture(scope="module")
+def said() -> tuple[BlVoice, Clip, Model, Model]:
+    """The voice, what it says, and the graphs of that whole and of a row: the same for every target."""
     voice = BlVoice.load()
     prompt, rows = voice.clips(1)[0].inputs
     clip = Clip("begin", (prompt[:, :ASKED_ROWS], rows[:, :SAID_ROWS]), (SAID_ROWS - 7) * 0.08)
@@ -31,7 +27,18 @@ def test_what_is_streamed_is_what_is_said_whole(target: Target) -> None:
     given, states = step.examples(), step.states()
     sites = discover(voice.module, lambda: step(*given.values(), *states.values()), 0.08).sites
     streamed = Model(graph_of(step, given, states, parts=step.parts, sites_of=voice.module), sites)
-    whole = Model(export_graph(voice, clip), sites)
+    return voice, clip, Model(export_graph(voice, clip), sites), streamed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target",
+    [target for target in TARGETS if target.name in ("blackhole_p150", "hopper_tensorrt")],
+    ids=lambda t: t.name,
+)
+def test_what_is_streamed_is_what_is_said_whole(target: Target, said: tuple[BlVoice, Clip, Model, Model]) -> None:
+    voice, clip, whole, streamed = said
+    sites = whole.sites
     policy = target.mixed(sites, streaming=True)
     assert len(set(policy.values())) > 3
     scales = measured(whole.graph)
@@ -50,5 +57,5 @@ def test_what_is_streamed_is_what_is_said_whole(target: Target) -> None:
     sound = torch.cat([run["waveform"].flatten() for run in steps[1 + ASKED_ROWS + 7 :]])
     assert snr_db(offline["waveform"], sound) >= near("waveform")
     for part in voice.render(clip).logits:
-        said = torch.cat([run[part] for run in steps[ASKED_ROWS:-1]])
-        assert snr_db(offline[part], said) >= near(part), part
+        rows = torch.cat([run[part] for run in steps[ASKED_ROWS:-1]])
+        assert snr_db(offline[part], rows) >= near(part), part
