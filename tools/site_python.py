@@ -21,11 +21,11 @@ ROOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "backends": (
         "Cards, what they refuse, how they compute, and what that costs.",
-        ("base", "devices", "cost", "decoding", "speculation"),
+        ("base", "devices", "cost", "money", "decoding", "speculation"),
     ),
     "precision_search": (
         "What ties the rooms together: the names of a recipe to their objects, and a study's files.",
-        ("wire", "overview"),
+        ("wire", "reading", "one_clip"),
     ),
 }
 """Room -> what it holds, and its modules that are meant to be called."""
