@@ -110,6 +110,7 @@ class TestClips:
         plain = price(str(tiny.recipe), ())
         found = price(str(tiny.recipe), [f"cost.prices.p150a={quote}", "cost.fleet_streams=1000"])
         data, before = (json.loads(json.dumps(one.data["cheapest"], allow_nan=False)) for one in (found, plain))
+        assert price(str(tiny.recipe), ()).data == plain.data, "the same recipe, the same figures"
         assert data["ratio"] == pytest.approx(before["ratio"] * 700 / 1399, rel=1e-3)
         assert [(entry["device"], entry["figure"], entry["date"]) for entry in data["prices"]] == [
             ("p150a", "price_usd", "2026-11-20")
