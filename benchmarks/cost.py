@@ -6,7 +6,7 @@ left out. `--tables DIR` reads NVIDIA's rows themselves, gemm_h100_sxm.parquet a
 `--write` stores the figures of this run, which saw half of the rows, as the package's own.
 
 "Sign right" is how often it is foretold which of FP8 and bf16 is faster, of the products of which both rows were left
-out; "no ties" leaves those aside where the two differ by less than 5 %, which is what a second measurement may differ by.
+out; "no ties" leaves those aside where the two differ by less than 5 %, as a second measurement may.
 """
 
 import argparse
