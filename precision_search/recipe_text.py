@@ -135,7 +135,10 @@ def _last(look: Look) -> Iterator[str]:
     recipe = look.recipe
     against = {key: value for key, value in asdict(recipe.cost.against).items() if value is not None}
     yield "# What a stream of speech is priced at: streams served at once, the share of the time at work, years in use."
-    yield f"cost: {flow(asdict(recipe.cost) | {'against': against})}"
+    written = {key: getattr(recipe.cost, key) for key in ("streams", "utilization", "years")}
+    yield "# Prices of your own, dated, go in here as prices: {l40s: {value: 8000, source: a quote, date: 2026-11-20}};"
+    yield "# pue, usd_per_kwh, rent, cloud_prices, chunk_ms, fleet_streams and characters_per_second have defaults."
+    yield f"cost: {flow(written | plain(recipe.cost) | {'against': against})}"
     if recipe.adapt is not None:
         yield f"adapt: {flow(plain(recipe.adapt))}"
     elif isinstance(look.voice, AdaptableVoice):
