@@ -30,7 +30,7 @@ docs: $(STAMP)
 	$(BIN)/python -m precision.schema
 
 site: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist site studies

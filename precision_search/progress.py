@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 EVERY_SECONDS = 10.0  # between lines where the output is no terminal
+TELLING = 4  # steps before it is said how long the rest takes; the first of them holds the start of the workers
 
 
 class Progress:
@@ -20,13 +21,14 @@ class Progress:
         self._total = 0
         self._done = 0
         self._skipped = 0
-        self._begun = self._shown = time.monotonic()
+        self._begun: float | None = None
+        self._shown = time.monotonic()
 
     def begin(self, stage: str, total: int = 0) -> None:
         """Begin a stage of so many steps; 0 where that is not known."""
         self._finish_line()
         self._stage, self._total, self._done, self._skipped = stage, total, 0, 0
-        self._begun = time.monotonic()
+        self._begun = None
         self._shown = -EVERY_SECONDS
         self._show("")
 
@@ -39,12 +41,14 @@ class Progress:
         yield
         self._finish_line()
         self._stage, self._total, self._done, self._skipped = held
-        self._begun = begun + time.monotonic() - left
+        self._begun = None if begun is None else begun + time.monotonic() - left
 
     def step(self, note: str = "", *, skipped: bool = False) -> None:
         """Count one step; `skipped` ones (found in the study) do not enter the estimate."""
         self._done += 1
         self._skipped += skipped
+        if self._begun is None and not skipped:
+            self._begun = time.monotonic()
         self._show(note)
 
     def say(self, text: str) -> None:
@@ -64,7 +68,8 @@ class Progress:
             return
         self._shown = now
         count = f" {self._done} of {self._total}" if self._total else ""
-        text = f"{self._stage}{count}{_left(self._done - self._skipped, self._total - self._done, now - self._begun)}"
+        elapsed = 0.0 if self._begun is None else now - self._begun
+        text = f"{self._stage}{count}{_left(self._done - self._skipped, self._total - self._done, elapsed)}"
         text += f"  {note}" if note else ""
         if self._terminal:
             print(f"\r\x1b[K{text[:119]}", end="", file=self._stream, flush=True)
@@ -78,7 +83,8 @@ class Progress:
 
 
 def _left(done: int, left: int, elapsed: float) -> str:
-    if done < 1 or left < 1:
+    """What is said of the rest: the steps after the first took so long."""
+    if done < TELLING or left < 1:
         return ""
-    seconds = round(elapsed / done * left)
+    seconds = round(elapsed / (done - 1) * left)
     return f", at most {seconds // 60}:{seconds % 60:02d} left"
