@@ -1,11 +1,13 @@
 """Costing: a policy of a recipe priced against the recipe's yardstick, in all that a summary says of money."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends import deadlines as at_deadlines
 from backends.assumptions import Situation
+from backends.cost import CostModel
 from backends.deadlines import deadlines
+from backends.devices import Device
 from backends.fleet import Carried, equal_fleets
 from backends.money import CHARACTERS_PER_SECOND, Accounting, Comparison, compare
 from backends.sensitivity import Verdict, break_even, tornado
@@ -13,8 +15,14 @@ from backends.waterfall import waterfall
 from backends.workload import ClipWorkload, Side, Terms, Workload
 from precision.policy import Policy
 from precision.recipe import Recipe
+from precision.site import Site
 from precision_search.cards import cards_of, figure_of
 from precision_search.setting import Setting
+
+
+def cost_model_of(recipe: Recipe, device: Device, sites: Sequence[Site]) -> CostModel:
+    """What a launch takes at the streams and the chunk of a recipe: one model for all that is searched and logged."""
+    return CostModel.of(device, sites, streams=recipe.cost.streams, chunk_seconds=recipe.cost.chunk_ms / 1e3)
 
 
 def accounting_of(recipe: Recipe) -> Accounting:

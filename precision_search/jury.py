@@ -10,7 +10,6 @@ from pathlib import Path
 
 from audio_eval.output import Output
 from audio_eval.suite import METRICS
-from backends.cost import CostModel
 from backends.emulation.adaptation import adapted_policy
 from backends.emulation.audition import Bench, Scores, excess
 from precision.candidate import Candidate, Split, floats, numbers
@@ -20,6 +19,7 @@ from precision.search.outcome import Evaluation
 from precision.search.problem import Choice, Problem
 from precision.study import Study, evaluation_key
 from precision_search.adaptation import Trained
+from precision_search.costing import cost_model_of
 from precision_search.progress import Progress
 from precision_search.renders import render_paths
 from precision_search.setting import Setting
@@ -70,7 +70,7 @@ class Jury:
         exact = setting.backend.exact
         self.exact = None if exact is None else exact.name
         """Name of the exact arithmetic; None where the target has none."""
-        model = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
+        model = cost_model_of(setting.recipe, setting.device, setting.sites)
         self._cost = partial(model.policy_seconds, setting.sites)
 
     @property

@@ -9,11 +9,11 @@ import torch
 
 from audio_eval.clip import Samples
 from audio_eval.output import Output
-from backends.cost import CostModel
 from calibrate.adapted import StoredAdaptations
 from precision.gates import Verdict
 from precision.policy import Policy
 from precision_search.auditions import Auditions
+from precision_search.costing import cost_model_of
 from precision_search.jury import bench_of
 from precision_search.progress import Progress
 from precision_search.reading import OpenStudy
@@ -82,7 +82,7 @@ class OneClip:
         moments, calibration = moments_of(setting, progress), calibrated(setting, progress)
         self._auditions = Auditions(self.setting, calibration, moments, StoredAdaptations(study.folder))
         self._bench = bench_of(self.setting, "held_back")
-        self._cost = CostModel.of(setting.device, setting.sites, streams=setting.recipe.cost.streams)
+        self._cost = cost_model_of(setting.recipe, setting.device, setting.sites)
 
     @property
     def reference(self) -> Samples:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.cost import CostModel
 from backends.money import usd_per_second
 from backends.resources import Meter, limited_resource, search_arrays
 from precision.search.budget import BudgetError
 from precision.search.problem import Problem
 from precision.search.solve import solve
-from precision_search.costing import accounting_of
+from precision_search.costing import accounting_of, cost_model_of
 from precision_search.setting import Setting, SetupError
 
 _RUIN = 1e3
@@ -97,7 +96,7 @@ def _mute(problem: Problem, ruinous: NDArray[np.bool_]) -> list[int]:
 def meter_of(setting: Setting) -> Meter:
     """What the sites of a setting take of its card, at the streams of its recipe."""
     cost = setting.recipe.cost
-    model = CostModel.of(setting.device, setting.sites, streams=cost.streams, chunk_seconds=cost.chunk_ms / 1e3)
+    model = cost_model_of(setting.recipe, setting.device, setting.sites)
     priced = None
     if setting.device.price_usd is not None:
         priced = usd_per_second(setting.device, accounting_of(setting.recipe), utilization=cost.utilization)

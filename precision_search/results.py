@@ -134,13 +134,15 @@ def _damage(setting: Setting, study: Study, found: Found) -> dict[str, Any]:
             column = problem.options[index].index(scheme.name)
             amplitudes = zip(problem.metrics, problem.damage[:, index, column], strict=True)
             damage = {metric: METRICS[metric].of_amplitude(amplitude) for metric, amplitude in amplitudes}
+            cost = None if refused else model.site_cost(site, scheme)
             options.append(
                 {
                     "scheme": scheme.name,
                     "refused": refused,
                     "damage": {} if refused else numbers(damage),
                     "settled": settled.get(evaluation_key(site.name, scheme)),
-                    "seconds": None if refused else model.site_cost(site, scheme).seconds,
+                    "seconds": cost.seconds if cost else None,
+                    "evidence": cost.evidence if cost else None,
                 }
             )
         rows.append(

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backends.cost import CostModel, Gemm
 from backends.devices import Device
+from backends.gemm import Gemm
 from backends.gemm_tables import SOURCE, GemmTable
 from backends.hopper.measured_results import MeasuredResults, MeasuredResultsError
 from backends.hopper.support import FP8
 from precision.policy import Scheme
 from precision.recipe import Recipe
 from precision.site import Site
+from precision_search.costing import cost_model_of
 from precision_search.setting import SetupError
 
 
@@ -39,7 +40,7 @@ def slower_in_fp8(recipe: Recipe, device: Device, sites: Sequence[Site]) -> dict
         SetupError: the recipe names results of a card that cannot be used.
     """
     table, own = GemmTable.of(device.name), own_results(recipe)
-    model = CostModel.of(device, sites, streams=recipe.cost.streams)
+    model = cost_model_of(recipe, device, sites)
     slower: dict[str, str] = {}
     for site in sites:
         gemm = model.gemm_of(site)

@@ -54,6 +54,10 @@ def test_rows_follow_the_streams_of_the_recipe():
     assert slow < less_slow < 1
 
 
+def test_rows_follow_the_chunk_of_the_recipe():
+    assert "m=200 " in refused("cost.chunk_ms=125")["small", "fp8_e4m3"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "device"),
     [
