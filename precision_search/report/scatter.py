@@ -73,7 +73,7 @@ class Scatter:
         """Draw it."""
         with drawing():
             figure = blank(HEIGHT)
-            axes = figure.add_axes((0.14, 0.15, 0.84, 0.82))
+            axes = figure.add_axes((0.14, 0.15, 0.81, 0.82))
             axes.set(xlabel=self.x.title, ylabel=self.y.title)
             scaled(axes, "x", self.x.low, self.x.high, self.x.log)
             scaled(axes, "y", self.y.low, self.y.high, self.y.log)
