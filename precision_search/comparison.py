@@ -55,6 +55,7 @@ def _told(study: Overview) -> dict[str, Any]:
         "arithmetic": study.summary.get("arithmetic"),
         "worst_gate": _worst_gate(study),
         "ratio_range": None if ratio["middle"] is None else ratio,
+        "hour_range": cost.get("ratio_per_hour"),
         "usd_range": (cost.get("candidate") or {}).get("usd_per_stream"),
         "evidence": (cost.get("evidence") or {}).get("candidate"),
         "fleet": cost.get("fleet"),

@@ -39,7 +39,7 @@ def _paid(data: Mapping[str, Any]) -> Iterator[str]:
 def _deadlines(data: Mapping[str, Any]) -> Iterator[str]:
     if not data["deadlines"]:
         return
-    yield _row("audio of a launch: streams a card", [*(data[side]["device"] for side in _SIDES), "ratio"])
+    yield _row("audio of a launch: streams a card", [*(data[side]["device"] for side in _SIDES), "ratio, USD a stream"])
     for row in data["deadlines"]:
         cells = [_told(row[side]["streams"]) for side in _SIDES]
         yield _row(f"{row['chunk_ms']:g} ms", [*cells, span(row["ratio"])])

@@ -93,7 +93,8 @@ _LIST_HEAD = (
     f" {'BFP8':>6} {'FP8':>6} {'heard':>5} {'seconds':>7}  last written"
 )
 _LIST_FOOT = (
-    "ms/s: of the card per second of audio; ratio: USD a stream to those of the card it is set against, the L40S"
+    "ms/s: of the card per second of audio, at the recipe's cost.streams; ratio: USD a stream, card bought, to those of"
+    " the card it is set against, the L40S"
 )
 
 

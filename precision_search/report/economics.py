@@ -32,6 +32,16 @@ BLOCKS = {
 """Blocks that studies of older code lack."""
 
 
+def paid(cost: Mapping[str, Any]) -> str:
+    """How the study pays for hours, fleets and characters: bought, or rented."""
+    return "rented" if cost.get("basis") == "rented" else "bought"
+
+
+def hourly(cost: Mapping[str, Any]) -> str:
+    """What an hour is made of."""
+    return "rented" if paid(cost) == "rented" else "electricity included"
+
+
 def evidence_shares(cost: Mapping[str, Any], side: str = "candidate") -> str:
     """What the seconds of one side rest on, in shares; empty where it is not recorded."""
     found = cost.get("evidence")
@@ -82,8 +92,8 @@ def fleet(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         "Card": [str(side.get("device", MISSING)) for side in sides],
         "Cards": [ranged(side.get("cards"), count) for side in sides],
         "Purchase": [ranged(side.get("usd"), usd) for side in sides],
-        "Power, kW": [significant(number(side.get("power_kw"))) for side in sides],
-        "Dollars an hour": [ranged(side.get("usd_per_hour"), usd) for side in sides],
+        "Power with PUE, kW": [significant(number(side.get("power_kw"))) for side in sides],
+        f"Dollars an hour, {paid(cost)}": [ranged(side.get("usd_per_hour"), usd) for side in sides],
     }
     rows = [row(row_head(title), *(cell(value) for value in values)) for title, values in lines.items()]
     caption = (
@@ -93,9 +103,10 @@ def fleet(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         element("h3", {}, "Fleets of equal throughput"),
         table(caption, ("", "Candidate", "Baseline"), rows, "cost"),
     ]
-    ratio = found.get("ratio")
-    if isinstance(ratio, dict):
-        parts.append(paragraph(f"The candidate's fleet costs {ranged(ratio)} times the baseline's."))
+    ratios = ((found.get("ratio"), "to buy"), (found.get("ratio_per_hour"), f"an hour, {hourly(cost)}"))
+    told = " and ".join(f"{ranged(ratio)} times {said}" for ratio, said in ratios if isinstance(ratio, dict))
+    if told:
+        parts.append(paragraph(f"Of what the baseline's fleet costs, the candidate's costs {told}."))
     return tuple(parts)
 
 
@@ -112,7 +123,7 @@ def break_even(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         )
         for entry in entries
     )
-    caption = "Where both sides would cost the same, one number changed at a time"
+    caption = "Where an hour of a stream would cost the same on both sides, one number changed at a time"
     return (element("h3", {}, "Break-even"), table(caption, ("Number", "Equal at", "In words"), rows, "cost"))
 
 
@@ -134,8 +145,11 @@ def deadlines(cost: Mapping[str, Any]) -> tuple[Html, ...]:
         cells = [number_cell(told) for side in sides for told in (_carried(side), _sound(side))]
         name = f"{significant(number(entry.get('chunk_ms')))} ms"
         rows.append(row(row_head(name), *cells, number_cell(ranged(entry.get("ratio"), _two))))
-    heads = ("Chunk", "Candidate", "its first sound, ms", "Baseline", "its first sound, ms", "Ratio of costs")
-    caption = "Streams of a card, and its batch, where the audio of a launch may be no longer than the chunk"
+    heads = ("Chunk", "Candidate", "its first sound, ms", "Baseline", "its first sound, ms", "Ratio of purchases")
+    caption = (
+        "Streams of a card, and its batch, where the audio of a launch may be no longer than the chunk; first sound "
+        "where a stream's batch is the next, to where every other batch of a full card goes before"
+    )
     return (element("h3", {}, "Deadlines"), table(caption, heads, rows))
 
 
@@ -148,8 +162,8 @@ def _carried(side: Mapping[str, Any]) -> str:
 
 
 def _sound(side: Mapping[str, Any]) -> str:
-    found = side.get("first_sound_ms")
-    return ranged(found) if isinstance(found, dict) else significant(number(found))
+    found, worst = number(side.get("first_sound_ms")), number(side.get("worst_first_sound_ms"))
+    return significant(found) + (f" to {significant(worst)}" if worst is not None else "")
 
 
 def overridden(cost: Mapping[str, Any]) -> tuple[Html, ...]:

@@ -140,7 +140,8 @@ def front(results: Results) -> Html:
             "Upwards is how much of what its gates allow a candidate uses, at the gate that binds it most: under the "
             "dashed line every gate is kept, above it one is broken. The full line joins the evaluations on the "
             "search's own clips that no other of them beats in both. Hover over a mark, touch it, or reach it by the "
-            "tab key, for its digest, its binding gate and its shares.",
+            "tab key, for its digest, its binding gate and its shares. Costs are those that were searched by, with the "
+            "recipe's cost.streams in a launch; what a card carries of a policy comes of the batch that suits it best.",
             *_of_foretold(results),
         ),
         element("figure", {"class": "wide"}, plot.to_svg()),

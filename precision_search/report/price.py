@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from precision_search.report.economics import break_even, deadlines, evidence, fleet, older, overridden
+from precision_search.report.economics import (
+    break_even,
+    deadlines,
+    evidence,
+    fleet,
+    hourly,
+    older,
+    overridden,
+    paid,
+    ranged,
+)
 from precision_search.report.figures import MISSING, amount, count, number, percent, significant, usd
 from precision_search.report.markup import (
     Html,
@@ -74,13 +84,17 @@ def _ratio(cost: Mapping[str, Any]) -> Html:
     ratio, low, high = (number(cost.get(key)) for key in ("ratio", "low", "high"))
     if ratio is None:
         return note("There is no ratio of prices: one of the cards carries no stream, or none was recorded.")
-    told = f"A stream costs {significant(ratio)} times what it costs on {device_of(cost, 'baseline')}"
+    told = f"To buy, a stream costs {significant(ratio)} times what it costs on {device_of(cost, 'baseline')}"
     if low is not None and high is not None:
         told += f"; {significant(low)} to {significant(high)} where every range is taken at its best and its worst"
     by_price = cost.get("ratio_by_price")
     if isinstance(by_price, dict):
         told += f"; {significant(number(by_price.get('low')))} to {significant(number(by_price.get('high')))} by the "
         told += "ranges of the cards' prices alone"
+    per_hour = cost.get("ratio_per_hour")
+    if isinstance(per_hour, dict):
+        told += f". An hour of a stream, {hourly(cost)}, costs {ranged(per_hour)} times what it costs there: break-even"
+        told += " and the assumptions below are of that"
     return paragraph(told + ".")
 
 
@@ -104,10 +118,10 @@ def _table(cost: Mapping[str, Any]) -> Html:
     rows.append(_texts("Price of the card", prices))
     rows.append(_texts("Streams of a card", [_streams(cost, side) for side in SIDES]))
     for key, title in (
-        ("usd_per_stream", "Dollars a stream"),
+        ("usd_per_stream", "Dollars a stream, card bought"),
         ("usd_per_1000_hours", "Dollars per 1000 hours, card bought"),
         ("cloud_usd_per_1000_hours", "Dollars per 1000 hours, card rented"),
-        ("usd_per_million_characters", "Dollars per million characters"),
+        ("usd_per_million_characters", f"Dollars per million characters, card {paid(cost)}"),
     ):
         ranges = [price_range(cost, side, key) for side in SIDES]
         if any(value is not None for found in ranges for value in found):

@@ -74,6 +74,9 @@ def tornado(cost: Mapping[str, Any]) -> tuple[Html, ...]:
     if swings and middle is not None:
         turns = [swing.name for swing in swings if min(swing.low, swing.high) < 1.0 < max(swing.low, swing.high)]
         verdict = f"Only {', '.join(turns)} can turn the verdict alone." if turns else "None alone turns the verdict."
+        drawn = {swing.name for swing in swings}
+        if lost := [name for entry in entries if (name := str(entry.get("assumption", "?"))) not in drawn]:
+            verdict = f"At an end of {', '.join(lost)} a card carries no stream. Of the others: {verdict}"
         what = "the ratio of an hour of a stream, with electricity or rent," if hourly else "the ratio"
         explained = paragraph(
             f"Each assumption over its own range, all others in the middle, where {what} is {significant(middle)}: "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from precision_search.report.arithmetic import judged_in
-from precision_search.report.economics import evidence_shares
+from precision_search.report.economics import evidence_shares, hourly, ranged
 from precision_search.report.figures import MISSING, amount, number, percent, significant, usd
 from precision_search.report.gates import GateRow, gate_rows, unjudged
 from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
@@ -82,11 +82,11 @@ def _prices(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
         return [("Price of a stream", MISSING)]
     (_, ours, _), (_, theirs, _) = (price_range(cost, side, "usd_per_stream") for side in ("candidate", "baseline"))
     told = f" on {device_of(cost, 'candidate')} against {usd(theirs)} on {device_of(cost, 'baseline')}"
-    return [("Price of a stream", joined((element("strong", {}, usd(ours)), told)))]
+    return [("Price of a stream, card bought", joined((element("strong", {}, usd(ours)), told)))]
 
 
 def _ratio(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
-    """The ratio of prices with its range, and what the seconds behind it rest on."""
+    """The ratios of prices and of hours with their ranges, and what the seconds behind them rest on."""
     cost = summary.get("cost")
     if not isinstance(cost, dict):
         return []
@@ -96,5 +96,8 @@ def _ratio(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
         spread = f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
         whose = f"\u00d7 {device_of(cost, 'baseline')}'s"
         told = joined((element("strong", {}, f"{significant(ratio)} {whose}"), spread))
+    facts = [("Cost of a stream, card bought", told)]
+    if isinstance(cost.get("ratio_per_hour"), dict):
+        facts.append((f"Cost of its hour, {hourly(cost)}", f"\u00d7 {ranged(cost['ratio_per_hour'])}"))
     rests = evidence_shares(cost)
-    return [("Cost of a stream", told), *([("Evidence of its seconds", rests)] if rests else [])]
+    return [*facts, *([("Evidence of its seconds", rests)] if rests else [])]

@@ -79,9 +79,10 @@ def waterfall(cost: Mapping[str, Any]) -> tuple[Html, ...]:
     first, last = steps[0], steps[-1]
     scale = "The scale is logarithmic: equal lengths are equal factors. " if _is_log(steps) else ""
     explained = paragraph(
-        f"What each change does to the price of a stream: {usd(first.middle)} at the start, {usd(last.middle)} at the "
-        f"end, {significant(last.middle / first.middle)} times as much. The order of the changes decides how much "
-        f"falls to each. {scale}A bar that makes a stream dearer is hatched; thin lines are the ranges of both ends."
+        f"What each change does to the price of a card over its streams: {usd(first.middle)} at the start, "
+        f"{usd(last.middle)} at the end, {significant(last.middle / first.middle)} times as much. The order of the "
+        f"changes decides how much falls to each. {scale}A bar that makes a stream dearer is hatched; thin lines are "
+        "the ranges of both ends."
     )
     picture = element("figure", {"class": "wide"}, _draw(steps))
     return (element("h3", {}, "From the baseline to the policy"), explained, picture, _table(cost, steps))

@@ -134,6 +134,8 @@ def money(evil: str = "") -> dict[str, Any]:
                 "power_kw": 4.62,
                 "usd_per_hour": span(2.5, 3.0, 3.5),
             },
+            "ratio": span(0.27, 0.414, 0.49),
+            "ratio_per_hour": span(0.43, 0.667, 1.0),
         },
         "break_even": [
             {"what": "p150a: price of a card", "value": 3400.0, "unit": "USD", "told": f"at 3,400 USD the same{evil}"},
@@ -156,7 +158,8 @@ def money(evil: str = "") -> dict[str, Any]:
         "deadlines": [
             {
                 "chunk_ms": chunk,
-                "candidate": {"streams": 3 * chunk, "batch": chunk, "first_sound_ms": chunk + 2.5},
+                "candidate": {"streams": 3 * chunk, "batch": chunk, "first_sound_ms": chunk + 2.5}
+                | {"worst_first_sound_ms": 1.7 * chunk},
                 "baseline": {"streams": 2 * chunk, "batch": chunk, "first_sound_ms": chunk + 3.5},
                 "ratio": span(0.2, 0.4, 0.9),
             }

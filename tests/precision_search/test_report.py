@@ -158,7 +158,32 @@ class TestCost:
         text = Reader.of(page).text
         first = text[text.index("Verdict") : text.index("Gates")]
         assert f"{cost['ratio']:.3g} \u00d7 l40s's , {cost['low']:.3g} to {cost['high']:.3g}" in first
+        hour = cost["ratio_per_hour"]
+        told = f"{hour['middle']:.3g} ({hour['low']:.3g} to {hour['high']:.3g})"
+        assert f"Cost of a stream, card bought {cost['ratio']:.3g} \u00d7" in first
+        assert f"Cost of its hour, electricity included \u00d7 {told}" in first
+        assert f"An hour of a stream, electricity included, costs {told} times what it costs there" in text
         assert "0 % measured, 25.0 % calibrated, 75.0 % roofline" in first
+
+    def test_what_is_rented_is_called_so(self, folder, tmp_path):
+        study = changed(folder, tmp_path / "s", "summary.json", lambda s: s["cost"].update(basis="rented"))
+        text = text_of(study)
+        for said in (
+            "Cost of its hour, rented",
+            "Dollars an hour, rented",
+            "Dollars per million characters, card rented",
+        ):
+            assert said in text
+        assert "0.414 (0.27 to 0.49) times to buy and 0.667 (0.43 to 1) times an hour, rented" in text
+        assert "electricity included" not in text
+
+    def test_an_end_at_which_no_stream_is_carried_is_not_said_to_turn_nothing(self, folder, tmp_path):
+        def lost(summary):
+            for row in summary["cost"]["sensitivity"]:
+                row["ratio_low"], row["ratio_high"] = (0.3, 0.5) if row["assumption"] == "PUE" else (None, 0.3)
+
+        text = text_of(changed(folder, tmp_path / "s", "summary.json", lost))
+        assert "p150a: share of the peak that products reach a card carries no stream. Of the others: None" in text
 
     def test_fleets_deadlines_break_even_and_prices_of_the_recipe(self, page):
         text = Reader.of(page).text
@@ -166,9 +191,9 @@ class TestCost:
             "Cards for 550 streams at once",
             "27 (20 to 40)",
             "$91,300 ($82,000 to $100,000)",
-            "80 ms 240 (80) 82.5 160 (80) 83.5 0.4 (0.2 to 0.9)",
+            "80 ms 240 (80) 82.5 to 136 160 (80) 83.5 0.4 (0.2 to 0.9)",
             "p150a: overhead of a launch nowhere it costs less throughout",
-            "Dollars per million characters $0.02 ($0.01 to $0.03)",
+            "Dollars per million characters, card bought $0.02 ($0.01 to $0.03)",
             "p150a: price usd $1,234 2026-11 a quote",
             "of the baseline's 60.0 % measured, 40.0 % calibrated, 0 % roofline",
         ):
