@@ -7,7 +7,7 @@ from backends import deadlines as at_deadlines
 from backends.assumptions import Situation
 from backends.cost import CostModel
 from backends.deadlines import deadlines
-from backends.devices import Device
+from backends.devices import Device, Figure
 from backends.fleet import Carried, equal_fleets
 from backends.money import CHARACTERS_PER_SECOND, Accounting, Comparison, compare
 from backends.sensitivity import Verdict, break_even, tornado
@@ -34,6 +34,12 @@ def accounting_of(recipe: Recipe) -> Accounting:
 def terms_of(recipe: Recipe) -> Terms:
     """How the recipe's cards serve."""
     return Terms(utilization=recipe.cost.utilization, chunk_seconds=recipe.cost.chunk_ms / 1e3)
+
+
+def characters_of(recipe: Recipe) -> Figure:
+    """Characters of text that a second of the recipe's speech says."""
+    spoken = recipe.cost.characters_per_second
+    return CHARACTERS_PER_SECOND if spoken is None else figure_of(spoken)
 
 
 def sides_of(setting: Setting, policy: Policy, label: str) -> tuple[Side, Side]:
@@ -80,8 +86,7 @@ def money_blocks(setting: Setting, policy: Policy, comparison: Comparison, workl
     situation = Situation(candidate.device, baseline.device, accounting, terms)
     verdict = Verdict(workload, candidate.policy, baseline.policy, situation)
     chunks = (*at_deadlines.CHUNKS_MS, recipe.cost.chunk_ms)
-    spoken = recipe.cost.characters_per_second
-    characters = CHARACTERS_PER_SECOND if spoken is None else figure_of(spoken)
+    characters = characters_of(recipe)
     rows = deadlines(workload, candidate, baseline, terms, accounting, chunks)
     return {
         "evidence": {side: dict(dollars.serving.middle.evidence) for side, dollars in sides.items()},
