@@ -19,28 +19,15 @@ from precision_search.report.markup import (
     section,
     table,
 )
-from precision_search.report.page import POLICY
-from precision_search.report.style import STYLE
+from precision_search.report.page import document
 
 
 def comparison_page(found: Mapping[str, Any]) -> str:
     """The page of what `precision_search.comparison.comparison` found; the same bytes for the same findings."""
     names = list(found["studies"])
     title = f"Studies side by side: {', '.join(names)}"
-    head = element(
-        "head",
-        {},
-        element("meta", {"charset": "utf-8"}),
-        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        element("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        element("title", {}, title),
-        element("style", {}, Html(STYLE)),
-    )
     parts = (_studies(found, names), _gates(found, names), _sites(found, names), _asked(found))
-    body = element(
-        "body", {}, element("header", {}, element("h1", {}, title)), element("main", {}, joined(parts, "\n"))
-    )
-    return "<!DOCTYPE html>\n" + element("html", {"lang": "en"}, head, "\n", body) + "\n"
+    return document(title, element("header", {}, element("h1", {}, title)), element("main", {}, joined(parts, "\n")))
 
 
 def _studies(found: Mapping[str, Any], names: list[str]) -> Html:

@@ -68,6 +68,17 @@ def render(results: Results) -> str:
     """The page as text."""
     recipe, device = str(results.summary["recipe"]), str(results.summary["device"])
     title = f"{recipe} on {device}: {'kept' if is_kept(results) else 'broken'}"
+    told = (verdict, _contents, gates, damage, prediction, front, price, *_heard(results), breaks, *_SMALL_PRINT)
+    return document(
+        title,
+        element("header", {}, element("h1", {}, f"{recipe} on {device}"), _of_what(results)),
+        element("main", {}, joined((part(results) for part in told), "\n")),
+        element("script", {}, scripts()),
+    )
+
+
+def document(title: str, *body: Html) -> str:
+    """A whole page in the report's style, which loads nothing from anywhere."""
     head = element(
         "head",
         {},
@@ -77,15 +88,7 @@ def render(results: Results) -> str:
         element("title", {}, title),
         element("style", {}, Html(STYLE)),
     )
-    told = (verdict, _contents, gates, damage, prediction, front, price, *_heard(results), breaks, *_SMALL_PRINT)
-    body = element(
-        "body",
-        {},
-        element("header", {}, element("h1", {}, f"{recipe} on {device}"), _of_what(results)),
-        element("main", {}, joined((part(results) for part in told), "\n")),
-        element("script", {}, scripts()),
-    )
-    return "<!DOCTYPE html>\n" + element("html", {"lang": "en"}, head, "\n", body) + "\n"
+    return "<!DOCTYPE html>\n" + element("html", {"lang": "en"}, head, "\n", element("body", {}, *body)) + "\n"
 
 
 def scripts() -> Html:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from precision_search.report.economics import (
+    CASES,
+    SIDES,
     break_even,
     deadlines,
     evidence,
@@ -32,9 +34,6 @@ from precision_search.report.markup import (
 from precision_search.report.results import Results
 from precision_search.report.tornado import tornado
 from precision_search.report.waterfall import waterfall
-
-CASES = ("low", "middle", "high")
-SIDES = ("candidate", "baseline")
 
 
 def side_of(cost: Mapping[str, Any], side: str) -> Mapping[str, Any]:
