@@ -43,9 +43,7 @@ def _deadlines(data: Mapping[str, Any]) -> Iterator[str]:
     for row in data["deadlines"]:
         cells = [_told(row[side]["streams"]) for side in _SIDES]
         yield _row(f"{row['chunk_ms']:g} ms", [*cells, span(row["ratio"])])
-        first = [
-            f"{_told(row[side]['first_sound_ms'])} to {_told(row[side]['worst_first_sound_ms'])}" for side in _SIDES
-        ]
+        first = [_between(row[side]["first_sound_ms"], row[side]["worst_first_sound_ms"]) for side in _SIDES]
         yield _row("  first sound, ms", first)
     yield ""
 
@@ -71,8 +69,8 @@ def _tornado(data: Mapping[str, Any]) -> Iterator[str]:
     yield _row(f"what moves that ratio most ({len(widest)} of {len(data['sensitivity'])})", ["over", "ratio", "at"])
     for row in widest:
         unit = f" {row['unit']}" if row["unit"] else ""
-        over = f"{_told(row['low'])} to {_told(row['high'])}{unit}"
-        ends = f"{_told(row['ratio_low'])} to {_told(row['ratio_high'])}"
+        over = f"{_between(row['low'], row['high'])}{unit}"
+        ends = _between(row["ratio_low"], row["ratio_high"])
         yield _row(f"  {row['assumption']}", [over, ends, f"{_told(row['ratio_middle'])} at {_told(row['middle'])}"])
 
 
@@ -90,6 +88,10 @@ def span(cases: Mapping[str, float | None] | None) -> str:
         return "-"
     low, middle, high = (_told(cases[case]) for case in ("low", "middle", "high"))
     return middle if low == middle == high else f"{middle} ({low} to {high})"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "-" if low is None and high is None else f"{_told(low)} to {_told(high)}"
 
 
 def _told(value: float | int | None) -> str:

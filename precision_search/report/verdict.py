@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from precision_search.report.arithmetic import judged_in
-from precision_search.report.economics import evidence_shares, hourly, ranged
+from precision_search.report.economics import CASES, evidence_shares, hourly
 from precision_search.report.figures import MISSING, amount, number, percent, significant, usd
 from precision_search.report.gates import GateRow, gate_rows, unjudged
 from precision_search.report.markup import Html, element, joined, listed, note, paragraph, section
@@ -91,13 +91,18 @@ def _ratio(summary: Mapping[str, Any]) -> list[tuple[str, str | Html]]:
     if not isinstance(cost, dict):
         return []
     ratio, low, high = (number(cost.get(key)) for key in ("ratio", "low", "high"))
-    told: Html | str = "no ratio"
-    if ratio is not None:
-        spread = f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
-        whose = f"\u00d7 {device_of(cost, 'baseline')}'s"
-        told = joined((element("strong", {}, f"{significant(ratio)} {whose}"), spread))
-    facts = [("Cost of a stream, card bought", told)]
-    if isinstance(cost.get("ratio_per_hour"), dict):
-        facts.append((f"Cost of its hour, {hourly(cost)}", f"\u00d7 {ranged(cost['ratio_per_hour'])}"))
+    facts = [("Cost of a stream, card bought", _times(cost, ratio, low, high))]
+    per_hour = cost.get("ratio_per_hour")
+    if isinstance(per_hour, dict):
+        low, ratio, high = (number(per_hour.get(case)) for case in CASES)
+        facts.append((f"Cost of its hour, {hourly(cost)}", _times(cost, ratio, low, high)))
     rests = evidence_shares(cost)
     return [*facts, *([("Evidence of its seconds", rests)] if rests else [])]
+
+
+def _times(cost: Mapping[str, Any], ratio: float | None, low: float | None, high: float | None) -> Html | str:
+    """A ratio to the baseline, with its range."""
+    if ratio is None:
+        return "no ratio"
+    spread = f", {significant(low)} to {significant(high)}" if low is not None and high is not None else ""
+    return joined((element("strong", {}, f"{significant(ratio)} \u00d7 {device_of(cost, 'baseline')}'s"), spread))

@@ -161,7 +161,7 @@ class TestCost:
         hour = cost["ratio_per_hour"]
         told = f"{hour['middle']:.3g} ({hour['low']:.3g} to {hour['high']:.3g})"
         assert f"Cost of a stream, card bought {cost['ratio']:.3g} \u00d7" in first
-        assert f"Cost of its hour, electricity included \u00d7 {told}" in first
+        assert f"Cost of its hour, electricity included {hour['middle']:.3g} \u00d7 l40s's , {hour['low']:.3g}" in first
         assert f"An hour of a stream, electricity included, costs {told} times what it costs there" in text
         assert "0 % measured, 25.0 % calibrated, 75.0 % roofline" in first
 
