@@ -348,6 +348,17 @@ def test_compare_is_a_command_of_its_own(studies, capsys):
     assert "90.0 %" in text
 
 
+def test_least_room_is_of_what_a_gate_allows_and_not_of_its_threshold(studies, capsys):
+    path = studies / "one" / "summary.json"
+    summary = json.loads(path.read_text())
+    # Of what the estoi allows nine tenths are left, though it lies half a percent from its threshold.
+    estoi = {"metric": "estoi", "over": "mean", "side": "min", "threshold": 0.995, "value": 0.9995, "margin": 0.0045}
+    lsd = {"metric": "lsd_db", "over": "mean", "side": "max", "threshold": 2.5, "value": 1.0, "margin": 1.5}
+    summary["gates"] = [gate | {"kept": True} for gate in (estoi, lsd)]
+    path.write_text(json.dumps(summary))
+    assert "lsd_db (mean) 60.0 % inside" in compared(capsys, studies / "one", studies / "deep" / "two")
+
+
 def test_what_money_says_of_a_study_is_in_its_column(studies, capsys):
     path = studies / "one" / "summary.json"
     summary = json.loads(path.read_text())
