@@ -101,11 +101,12 @@ class CostModel:
         streams: int = 32,
         chunk_seconds: float = 0.5,
         case: Case = "middle",
+        tables: bool = True,
     ) -> "CostModel":
         """A model for a card and all sites of a voice model, which decide whether weights stay in SRAM."""
         weight_bytes = sum(site.weight_elements for site in sites) * OUTPUT_BITS / 8
         fits = weight_bytes <= SRAM_SHARE * device.sram_mb.low * 1e6
-        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits)
+        return cls(device, streams=streams, chunk_seconds=chunk_seconds, case=case, weights_on_chip=fits, tables=tables)
 
     def with_streams(self, streams: int) -> "CostModel":
         """The same model with another batch."""

@@ -37,7 +37,8 @@ class DecoderWorkload:
 
     def at(self, device: Device, policy: Policy, terms: Terms, case: Case = "middle") -> PolicyCost:
         """As `backends.decoding.streams_of` has it, in passes of `terms.max_batch` streams where more would fit."""
-        cost = DecoderCost(device, self.config, self.sites, dict(policy.schemes), self.parameters, case)
+        schemes = dict(policy.schemes)
+        cost = DecoderCost(device, self.config, self.sites, schemes, self.parameters, case, measured=terms.measured)
         load = replace(self.load, utilization=terms.utilization)
         found = streams_of(cost, load)
         if terms.max_batch < MAX_BATCH and found.batch > terms.max_batch:

@@ -122,11 +122,12 @@ def serve(
     utilization: float = 0.7,
     max_batch: int = MAX_BATCH,
     state_bytes_per_stream: float = 0.0,
+    measured: bool = True,
 ) -> Serving:
     """Costs of a policy on a card over the whole range of its figures; errors as `policy_cost` has them."""
 
     def at(case: Case) -> PolicyCost:
-        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case)
+        model = CostModel.of(device, sites, chunk_seconds=chunk_seconds, case=case, tables=measured)
         return policy_cost(
             model,
             sites,

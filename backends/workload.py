@@ -20,6 +20,8 @@ class Terms:
     """Audio of one launch; what a model that fixes its own does not look at."""
     max_batch: int = MAX_BATCH
     """Most streams of one launch, 1 and up."""
+    measured: bool = True
+    """Whether what was measured of a card counts; without, every card is priced by a roofline, like with like."""
 
 
 class Workload(Protocol):
@@ -60,11 +62,12 @@ class ClipWorkload:
             chunk_seconds=terms.chunk_seconds,
             utilization=terms.utilization,
             max_batch=terms.max_batch,
+            measured=terms.measured,
         )
 
     def at(self, device: Device, policy: Policy, terms: Terms, case: Case = "middle") -> PolicyCost:
         """As `backends.serving.policy_cost` has it."""
-        model = CostModel.of(device, self.sites, chunk_seconds=terms.chunk_seconds, case=case)
+        model = CostModel.of(device, self.sites, chunk_seconds=terms.chunk_seconds, case=case, tables=terms.measured)
         return policy_cost(model, self.sites, policy, utilization=terms.utilization, max_batch=terms.max_batch)
 
 

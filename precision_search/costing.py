@@ -1,6 +1,7 @@
 """Costing: a policy of a recipe priced against the recipe's yardstick, in all that a summary says of money."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backends import deadlines as at_deadlines
@@ -75,8 +76,8 @@ def money_blocks(setting: Setting, policy: Policy, comparison: Comparison, workl
         workload: the model, whose streams are put on changed cards.
 
     Returns:
-        `evidence`, `waterfall`, `fleet`, `deadlines`, `break_even`, `sensitivity`, `usd_per_million_characters` and
-        `prices`, as plain data.
+        `evidence`, `ratio_by_roofline`, `waterfall`, `fleet`, `deadlines`, `break_even`, `sensitivity`,
+        `usd_per_million_characters` and `prices`, as plain data.
     """
     recipe, terms, accounting = setting.recipe, terms_of(setting.recipe), accounting_of(setting.recipe)
     candidate, baseline = sides_of(setting, policy, comparison.candidate.serving.label)
@@ -84,12 +85,16 @@ def money_blocks(setting: Setting, policy: Policy, comparison: Comparison, workl
     ours, theirs = (Carried.of(dollars.serving) for dollars in sides.values())
     steps = waterfall(workload, candidate, baseline, recipe.baseline, terms, accounting)
     situation = Situation(candidate.device, baseline.device, accounting, terms)
+    alike = replace(terms, measured=False)
+    left, right = (workload.serve(side.device, side.policy, alike, side.label) for side in (candidate, baseline))
+    by_roofline = compare(left, right, accounting)
     verdict = Verdict(workload, candidate.policy, baseline.policy, situation)
     chunks = (*at_deadlines.CHUNKS_MS, recipe.cost.chunk_ms)
     characters = characters_of(recipe)
     rows = deadlines(workload, candidate, baseline, terms, accounting, chunks)
     return {
         "evidence": {side: dict(dollars.serving.middle.evidence) for side, dollars in sides.items()},
+        "ratio_by_roofline": by_roofline.ratio.to_dict(),
         "waterfall": [step.to_dict(steps[0]) for step in steps],
         "fleet": equal_fleets(ours, theirs, recipe.cost.fleet_streams, accounting).to_dict(),
         "break_even": [found.to_dict() for found in break_even(verdict)],

@@ -57,6 +57,7 @@ def _steps(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _turning(data: Mapping[str, Any]) -> Iterator[str]:
+    yield f"with both sides by a roofline a stream costs {span(data['ratio_by_roofline'])} of the baseline's to buy"
     ratio = data["ratio_per_hour"]
     yield f"an hour of a stream costs {span(ratio)} of the baseline's; both cost the same at"
     for found in data["break_even"]:

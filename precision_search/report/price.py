@@ -90,6 +90,9 @@ def _ratio(cost: Mapping[str, Any]) -> Html:
     if isinstance(by_price, dict):
         told += f"; {significant(number(by_price.get('low')))} to {significant(number(by_price.get('high')))} by the "
         told += "ranges of the cards' prices alone"
+    alike = cost.get("ratio_by_roofline")
+    if isinstance(alike, dict):
+        told += f". With both cards by a roofline, like with like, it is {ranged(alike)}"
     per_hour = cost.get("ratio_per_hour")
     if isinstance(per_hour, dict):
         told += f". An hour of a stream, {hourly(cost)}, costs {ranged(per_hour)} times what it costs there: break-even"

@@ -51,6 +51,17 @@ def comparison():
     return compare(*(WORKLOAD.serve(side.device, side.policy, TERMS, side.label) for side in (OURS, THEIRS)))
 
 
+def test_like_with_like_both_sides_are_rooflines():
+    alike = replace(TERMS, measured=False)
+    for side in (OURS, THEIRS):
+        assert WORKLOAD.at(side.device, side.policy, alike).evidence == {"roofline": pytest.approx(1.0)}
+    first, second = (WORKLOAD.serve(OURS.device, OURS.policy, terms) for terms in (TERMS, alike))
+    assert first == second, "a card that nobody measured costs the same"
+    measured, roofline = (WORKLOAD.serve(THEIRS.device, THEIRS.policy, terms).middle for terms in (TERMS, alike))
+    assert measured.evidence.get("roofline", 0.0) == 0.0
+    assert measured.streams_per_card != roofline.streams_per_card
+
+
 class TestFleet:
     def test_by_hand(self):
         card = replace(

@@ -137,6 +137,7 @@ def money(evil: str = "") -> dict[str, Any]:
             "ratio": span(0.27, 0.414, 0.49),
             "ratio_per_hour": span(0.43, 0.667, 1.0),
         },
+        "ratio_by_roofline": span(0.3, 0.46, 0.6),
         "break_even": [
             {"what": "p150a: price of a card", "value": 3400.0, "unit": "USD", "told": f"at 3,400 USD the same{evil}"},
             {"what": "p150a: overhead of a launch", "value": None, "unit": "us", "told": "it costs less throughout"},

@@ -116,6 +116,9 @@ class TestClips:
             ("p150a", "price_usd", "2026-11-20")
         ]
         assert data["fleet"]["streams"] == 1000
+        assert data["ratio_by_roofline"]["middle"] == pytest.approx(
+            before["ratio_by_roofline"]["middle"] / 1399 * 700, 1e-3
+        )
         first, *_, last = data["waterfall"]
         assert (first["batch"], first["ratio"]) == (1, 1)
         assert last["usd_per_stream"] == data["candidate"]["usd_per_stream"]
@@ -128,6 +131,7 @@ class TestClips:
             "1000 streams: cards",
             "a quote of the maker",
             "USD for a million characters",
+            "with both sides by a roofline a stream costs",
             "both cost the same",
         ):
             assert line in found.text, line
