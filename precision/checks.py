@@ -5,6 +5,7 @@ These look at the plain data, so that they find their mistakes beside those of t
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from precision.document import Document
@@ -46,6 +47,21 @@ _MODEL_KEYS = {
 """What names a model, and the keys that go with it."""
 _FUNCTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
 _AS = {"entrypoint": "build", "inputs": "clips"}
+
+
+def _is_date(text: str) -> bool:
+    """Whether a text is a year, month or day that the calendar has, or one `to` another that is no earlier."""
+    if not re.fullmatch(f"{_DAY}( to {_DAY})?", text):
+        return False
+    first, _, last = text.partition(" to ")
+    try:
+        for day in (first, last):
+            if len(day) == len("2026-11-20"):
+                date.fromisoformat(day)
+    except ValueError:
+        return False
+    shorter = min(len(first), len(last))
+    return not last or first[:shorter] <= last[:shorter]
 
 
 def promise(gate: Gate) -> Promise:
@@ -186,10 +202,10 @@ def _sourced_numbers(document: Document) -> Iterator[Mistake]:
             if given != sorted(given):
                 said = ", ".join(f"{key} {shown(entry[key])}" for key in ("low", "value", "high") if key in entry)
                 yield Mistake(path, f"got {said}, must be low <= value <= high")
-            date = entry.get("date")
-            if isinstance(date, str) and not re.fullmatch(f"{_DAY}( to {_DAY})?", date):
+            written = entry.get("date")
+            if isinstance(written, str) and not _is_date(written):
                 said = "must be a date, as 2026-11 or 2026-11-20, or one 'to' another"
-                yield Mistake((*path, "date"), f"got {shown(date)}, {said}")
+                yield Mistake((*path, "date"), f"got {shown(written)}, {said}")
 
 
 def _gates(document: Document, profiles: Mapping[str, Sequence[Gate]]) -> Iterator[Mistake]:

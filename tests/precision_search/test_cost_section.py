@@ -91,6 +91,25 @@ class TestPrices:
         ):
             assert line in told, line
 
+    @pytest.mark.parametrize(
+        ("date", "fits"),
+        [
+            ("2026", True),
+            ("2026-11-20", True),
+            ("2025-12 to 2026-01", True),
+            ("2026 to 2026-11", True),
+            ("2026-02-30", False),
+            ("2026-11-20 to 2026-01-01", False),
+            ("2026-11 to soon", False),
+        ],
+    )
+    def test_a_date_is_one_that_the_calendar_has_and_ends_after_it_begins(self, date, fits):
+        price = f"cost.prices={{l40s: {{value: 5, source: q, date: '{date}'}}}}"
+        if fits:
+            assert read(price).cost.prices["l40s"].date == date
+        else:
+            assert f"cost.prices.l40s.date (--set): got '{date}', must be a date" in mistakes(price)
+
 
 class TestCards:
     def test_a_card_of_ones_own_is_named_priced_and_kept_in_the_recipe(self, cards):
