@@ -2,9 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
+
+from backends.money import compare
+from precision_search.reading import OpenStudy, open_study
 
 COLUMNS = (
     "recipe",
@@ -16,7 +20,15 @@ COLUMNS = (
     "PESQ-WB parity, mean / worst",
     "LSD dB",
     "USD a stream against an L40S in bf16",
+    "both by rooflines",
 )
+
+
+def alike(study: OpenStudy) -> str:
+    """The ratio with both cards by a roofline."""
+    terms = replace(study.terms, measured=False)
+    ours, theirs = (study.workload.serve(side.device, side.policy, terms, side.label) for side in study.sides)
+    return f"{compare(ours, theirs, study.accounting).ratio.middle:.2f}"
 
 
 def row(summary: dict, minimize: str) -> list[str]:
@@ -45,7 +57,8 @@ def main() -> None:
     for folder in sys.argv[1:]:
         summary = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
         recipe = yaml.safe_load((Path(folder) / "recipe.yaml").read_text(encoding="utf-8"))
-        print("| " + " | ".join(row(summary, recipe["search"]["minimize"])) + " |")
+        cells = [*row(summary, recipe["search"]["minimize"]), alike(open_study(folder))]
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
