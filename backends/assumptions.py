@@ -55,6 +55,7 @@ _OF_CARDS = MappingProxyType(
         "memory_efficiency": ("share of the memory's bandwidth that is reached", ""),
         "memory_gb_per_s": ("memory bandwidth", "GB/s"),
         "sram_gb_per_s": ("SRAM bandwidth", "GB/s"),
+        "sram_mb": ("size of SRAM", "MB"),
         "overhead_us": ("overhead of a launch", "us"),
     }
 )
