@@ -1,5 +1,6 @@
 # make demo   set up, then search the precision of the embedded voice on a Blackhole card (about 10 minutes)
 # make test   set up, then run the tests
+# make quick  those that are not marked slow
 # make check  format, lint, types, direction of the rooms
 # make bench  every script in benchmarks/
 # make docs   regenerate what is generated: the recipe schema
@@ -9,13 +10,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs site clean
+.PHONY: demo test quick check bench docs site clean
 
 demo: $(STAMP)
 	$(BIN)/precision-search run recipes/tts_blackhole.yaml --resume
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
+
+quick:
+	$(MAKE) test PYTEST_ARGS='-m "not slow" $(PYTEST_ARGS)'
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
