@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.money import Accounting, Range, compare, rounded
+from backends.money import Accounting, Range, rounded
 from backends.serving import PolicyCost
-from backends.workload import Side, Terms, Workload
+from backends.workload import Side, Terms, Workload, compared
 
 CHUNKS_MS: tuple[float, ...] = (80.0, 160.0, 320.0, 500.0)
 """Chunks of audio that are asked about; 80 ms is a frame of the speech codecs that stream."""
@@ -76,16 +76,16 @@ def deadlines(
     """Streams and first sound at each length of the chunk, shortest first; nothing for a model that fixes its own.
 
     Raises:
-        ValueError: as `Workload.serve` and `backends.money.compare` have it.
+        ValueError: as `compared` has it.
     """
     if not workload.chunk_is_free:
         return
     for chunk_ms in sorted(set(chunks_ms)):
         asked = replace(terms, chunk_seconds=chunk_ms / 1e3)
-        ours, theirs = (workload.serve(side.device, side.policy, asked, side.label) for side in (candidate, baseline))
+        found = compared(workload, candidate, baseline, asked, accounting)
         yield AtDeadline(
             chunk_ms,
-            Deadline(asked.chunk_seconds, ours.middle),
-            Deadline(asked.chunk_seconds, theirs.middle),
-            compare(ours, theirs, accounting).ratio,
+            Deadline(asked.chunk_seconds, found.candidate.serving.middle),
+            Deadline(asked.chunk_seconds, found.baseline.serving.middle),
+            found.ratio,
         )

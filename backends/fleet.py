@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.devices import Device, Figure
-from backends.money import Accounting, Range, hourly_usd, rounded
+from backends.money import CASES, Accounting, Range, hourly_usd, rounded
 from backends.serving import Serving
 
 FLEET_STREAMS = 550
@@ -36,7 +36,7 @@ class Carried:
     @classmethod
     def published(cls, device: Device, streams: Figure) -> "Carried":
         """What others report of a card."""
-        cases = Range(*(streams.as_gain(case) for case in ("low", "middle", "high")))
+        cases = Range(*(streams.as_gain(case) for case in CASES))
         return cls(device, cases, f"{streams.source} ({streams.date})")
 
 
@@ -83,7 +83,7 @@ def fleet(carried: Carried, streams: int = FLEET_STREAMS, accounting: Accounting
         raise ValueError(f"a fleet carries at least one stream, got {streams}")
     accounting, device = accounting or Accounting(), carried.device
     cards = Range(*(_cards(streams, each) for each in carried.streams.cases()))
-    hourly = [hourly_usd(device, accounting, case) for case in ("low", "middle", "high")]
+    hourly = [hourly_usd(device, accounting, case) for case in CASES]
     price = device.price_usd
     usd = None
     if price is not None:

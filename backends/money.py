@@ -86,7 +86,7 @@ class Dollars:
 
     def usd_per_million_characters(self, characters_per_second: Figure = CHARACTERS_PER_SECOND) -> Range:
         """A million characters of text, spoken; of the accounting's cards."""
-        spoken = [1e6 / (3600 * characters_per_second.as_gain(case)) for case in ("low", "middle", "high")]
+        spoken = [1e6 / (3600 * characters_per_second.as_gain(case)) for case in CASES]
         hours = self.usd_per_stream_hour.cases()
         return Range(*(usd * count for usd, count in zip(hours, spoken, strict=True)))
 

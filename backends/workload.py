@@ -5,6 +5,7 @@ from typing import Protocol
 
 from backends.cost import CostModel
 from backends.devices import Case, Device
+from backends.money import Accounting, Comparison, compare
 from backends.serving import MAX_BATCH, PolicyCost, Serving, policy_cost, serve
 from precision.policy import Policy
 from precision.site import Site
@@ -78,3 +79,11 @@ class Side:
     device: Device
     policy: Policy
     label: str
+
+
+def compared(
+    workload: Workload, candidate: Side, baseline: Side, terms: Terms, accounting: Accounting | None = None
+) -> Comparison:
+    """Both sides served on the same terms, and priced; errors as `Workload.serve` and `compare` have them."""
+    ours, theirs = (workload.serve(side.device, side.policy, terms, side.label) for side in (candidate, baseline))
+    return compare(ours, theirs, accounting)

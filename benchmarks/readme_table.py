@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from backends.money import compare
+from backends.workload import compared
 from precision_search.reading import OpenStudy, open_study
 
 COLUMNS = (
@@ -27,8 +27,7 @@ COLUMNS = (
 def alike(study: OpenStudy) -> str:
     """The ratio with both cards by a roofline."""
     terms = replace(study.terms, measured=False)
-    ours, theirs = (study.workload.serve(side.device, side.policy, terms, side.label) for side in study.sides)
-    return f"{compare(ours, theirs, study.accounting).ratio.middle:.2f}"
+    return f"{compared(study.workload, *study.sides, terms, study.accounting).ratio.middle:.2f}"
 
 
 def row(summary: dict, minimize: str) -> list[str]:

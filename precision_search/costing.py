@@ -10,10 +10,10 @@ from backends.cost import CostModel
 from backends.deadlines import deadlines
 from backends.devices import Device, Figure
 from backends.fleet import Carried, equal_fleets
-from backends.money import CHARACTERS_PER_SECOND, Accounting, Comparison, compare
+from backends.money import CHARACTERS_PER_SECOND, Accounting, Comparison
 from backends.sensitivity import Verdict, break_even, tornado
 from backends.waterfall import waterfall
-from backends.workload import ClipWorkload, Side, Terms, Workload
+from backends.workload import ClipWorkload, Side, Terms, Workload, compared
 from precision.policy import Policy
 from precision.recipe import Recipe
 from precision.site import Site
@@ -43,21 +43,18 @@ def characters_of(recipe: Recipe) -> Figure:
     return CHARACTERS_PER_SECOND if spoken is None else figure_of(spoken)
 
 
-def sides_of(setting: Setting, policy: Policy, label: str) -> tuple[Side, Side]:
+def sides_of(recipe: Recipe, device: Device, policy: Policy, label: str) -> tuple[Side, Side]:
     """A policy on the recipe's card, and the yardstick that it is priced against."""
-    recipe = setting.recipe
     against = cards_of(recipe)[recipe.cost.against.device]
     uniform = Policy.uniform(list(policy), recipe.cost_scheme)
-    return Side(setting.device, policy, label), Side(against, uniform, recipe.cost_scheme.name)
+    return Side(device, policy, label), Side(against, uniform, recipe.cost_scheme.name)
 
 
 def clip_comparison(setting: Setting, policy: Policy, label: str) -> Comparison:
     """What a stream of a model that renders clips costs under a policy, and what the yardstick costs."""
-    terms, workload = terms_of(setting.recipe), ClipWorkload(setting.sites)
-    ours, theirs = (
-        workload.serve(side.device, side.policy, terms, side.label) for side in sides_of(setting, policy, label)
-    )
-    return compare(ours, theirs, accounting_of(setting.recipe))
+    recipe = setting.recipe
+    candidate, baseline = sides_of(recipe, setting.device, policy, label)
+    return compared(ClipWorkload(setting.sites), candidate, baseline, terms_of(recipe), accounting_of(recipe))
 
 
 def cost_block(setting: Setting, policy: Policy) -> dict[str, Any]:
@@ -80,14 +77,12 @@ def money_blocks(setting: Setting, policy: Policy, comparison: Comparison, workl
         `usd_per_million_characters` and `prices`, as plain data.
     """
     recipe, terms, accounting = setting.recipe, terms_of(setting.recipe), accounting_of(setting.recipe)
-    candidate, baseline = sides_of(setting, policy, comparison.candidate.serving.label)
+    candidate, baseline = sides_of(recipe, setting.device, policy, comparison.candidate.serving.label)
     sides = {"candidate": comparison.candidate, "baseline": comparison.baseline}
     ours, theirs = (Carried.of(dollars.serving) for dollars in sides.values())
     steps = waterfall(workload, candidate, baseline, recipe.baseline, terms, accounting)
     situation = Situation(candidate.device, baseline.device, accounting, terms)
-    alike = replace(terms, measured=False)
-    left, right = (workload.serve(side.device, side.policy, alike, side.label) for side in (candidate, baseline))
-    by_roofline = compare(left, right, accounting)
+    by_roofline = compared(workload, candidate, baseline, replace(terms, measured=False), accounting)
     verdict = Verdict(workload, candidate.policy, baseline.policy, situation)
     chunks = (*at_deadlines.CHUNKS_MS, recipe.cost.chunk_ms)
     characters = characters_of(recipe)

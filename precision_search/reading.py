@@ -21,9 +21,10 @@ from precision.policy import Policy
 from precision.recipe import Recipe
 from precision.site import Site
 from precision_search.cards import cards_of
-from precision_search.costing import accounting_of, terms_of
+from precision_search.costing import accounting_of, sides_of, terms_of
 from precision_search.report.gates import GateRow, gate_rows
 from precision_search.report.results import Results, read_results
+from precision_search.slow_fp8 import measured_card
 from precision_search.wire import read_recipe
 
 Samples = NDArray[np.float32]
@@ -149,12 +150,14 @@ class OpenStudy:
     def sides(self) -> tuple[Side, Side]:
         """The policy on its card, and what it is set against, both cards as the package's table has them today.
 
-        Prices that the recipe gives go before the table's.
+        Prices that the recipe gives go before the table's, and so does what it has of the user's own card.
+
+        Raises:
+            SetupError: the recipe names results of a card that are not there any more.
         """
-        recipe, cards = self.recipe, cards_of(self.recipe)
-        uniform = Policy.uniform(list(self.policy), recipe.cost_scheme)
-        ours = Side(cards[str(self.summary["device"])], self.policy, recipe.name)
-        return ours, Side(cards[recipe.cost.against.device], uniform, recipe.cost_scheme.name)
+        recipe = self.recipe
+        device = measured_card(recipe, cards_of(recipe)[str(self.summary["device"])])
+        return sides_of(recipe, device, self.policy, recipe.name)
 
     @property
     def terms(self) -> Terms:

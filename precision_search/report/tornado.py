@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from precision_search.report.chart import GOOD, INK, PAPER, blank, drawing, scaled, svg
+from precision_search.report.economics import CASES
 from precision_search.report.figures import MISSING, amount, number, positive, significant
 from precision_search.report.markup import (
     Html,
@@ -139,7 +140,7 @@ def _table(entries: Sequence[Mapping[str, Any]]) -> Html:
     rows = (
         row(
             row_head(str(entry.get("assumption", "?"))),
-            *(number_cell(significant(number(entry.get(key)), 4)) for key in ("low", "middle", "high")),
+            *(number_cell(significant(number(entry.get(key)), 4)) for key in CASES),
             cell(str(entry.get("unit") or "")),
             *(number_cell(significant(number(entry.get(key)))) for key in ("ratio_low", "ratio_high")),
             cell(str(entry.get("source", MISSING)), {"class": "prose"}),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from precision_search.report.chart import BAD, GOOD, GRID, INK, PAPER, blank, drawing, svg
+from precision_search.report.economics import CASES
 from precision_search.report.figures import MISSING, count, positive, significant, usd
 from precision_search.report.markup import (
     Html,
@@ -52,7 +53,7 @@ def steps_of(cost: Mapping[str, Any]) -> list[Step]:
     found = []
     for entry in objects(cost.get("waterfall")):
         prices = entry.get("usd_per_stream")
-        low, middle, high = (positive((prices or {}).get(case)) for case in ("low", "middle", "high"))
+        low, middle, high = (positive((prices or {}).get(case)) for case in CASES)
         if middle is None:
             continue
         where = ", ".join(

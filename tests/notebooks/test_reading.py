@@ -2,13 +2,17 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 
+from backends.hopper.measured_results import VERSION
 from backends.money import compare
 from precision_search.one_clip import OneClip
 from precision_search.reading import OpenStudy, open_study
+from precision_search.setting import SetupError
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,26 @@ def test_sites_and_policy_are_those_that_were_priced(opened):
         assert priced[key] == opened.cost[key], key
     entries = json.loads((opened.folder / "sites.json").read_text())
     assert [site.macs_per_second for site in opened.sites] == [entry["macs_per_second"] for entry in entries]
+
+
+def test_what_the_user_measured_of_the_card_goes_with_it(opened, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(opened.folder, folder)
+    row = {"m": 8, "n": 64, "k": 64, "dtype": "bf16", "us": 5.0, "spread_us": 0.1, "quantizes": "none", "cache": "warm"}
+    parts = {part: {"rows": []} for part in ("sites", "kernels", "numerics")}
+    environment = {"type": "cuda", "device": "a card"}
+    told = {"version": VERSION, "environment": environment, "gemm": {"rows": [row]}, **parts}
+    (folder / "own.json").write_text(json.dumps(told))
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["target"]["measured"] = str(folder / "own.json")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    ours, theirs = open_study(folder).sides
+    assert ours.device.own is not None
+    assert ours.device.own.seconds("bf16", 8, 64, 64) == pytest.approx(5e-6)
+    assert (theirs.device.own, opened.sides[0].device.own) == (None, None)
+    (folder / "own.json").unlink()
+    with pytest.raises(SetupError, match=r"target\.measured: .*own\.json: cannot be read"):
+        open_study(folder).sides  # noqa: B018
 
 
 def test_damage_is_a_table_of_sites_by_schemes(opened):
